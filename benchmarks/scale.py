@@ -1,6 +1,6 @@
 """Which stage grows worse than the films? Seconds, peak memory and slope at 10 k, 100 k and 1 M.
 
-Usage: python benchmarks/scale.py [--films 10000 100000] [--stages manifest prepare …] [--work FOLDER].
+Usage: python benchmarks/scale.py [--films 10000 100000] [--stages manifest …] [--work FOLDER].
 Films are hard links to 300 phantoms of 64 px, prepared at 32 px; patients, names and labels are
 those of ChestX-ray14's label file, whole patients in a random order and, beyond 112,120 films,
 again under other numbers: so joint frequencies are real. No network is trained: logits and 1,024
@@ -83,7 +83,9 @@ def main() -> None:
 def joined(file: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the day's table with these rows in place of what it held of them, slopes anew."""
     held = pd.read_csv(file) if file.exists() else rows.iloc[:0]
-    table = pd.concat([rows, held.drop(columns=list(SLOPES.values()), errors="ignore")], ignore_index=True)
+    table = pd.concat(
+        [rows, held.drop(columns=list(SLOPES.values()), errors="ignore")], ignore_index=True
+    )
     table = table.drop_duplicates(["stage", "films"])
     order = table["stage"].map({name: place for place, name in enumerate(STAGES)})
     table = table.assign(order=order).sort_values(["order", "films"]).drop(columns="order")
@@ -343,7 +345,11 @@ def check(place: Path) -> Work:
     from lucency.pipeline import stages
 
     run = a_run(place)
-    films, seen, found = stages.prepared(run), stages.plan(run), load_evaluation(place / "evaluation")
+    films, seen, found = (
+        stages.prepared(run),
+        stages.plan(run),
+        load_evaluation(place / "evaluation"),
+    )
     several: Any = Mixed(films)
     unlike, predictions = replace(films, pixels=several), predicted(place)
 
@@ -365,7 +371,7 @@ def check(place: Path) -> Work:
 
 def index(place: Path) -> Work:
     """The retrieval index of all films in 1,024 dimensions."""
-    from lucency.core.predictions import Features, concatenate
+    from lucency.core.predictions import Features
     from lucency.ensemble import retrieval
     from lucency.pipeline import stages
 
@@ -384,8 +390,8 @@ def index(place: Path) -> Work:
     )
 
     def work() -> None:
-        whole = concatenate([train, predictions.features])
-        retrieval.save_index(retrieval.build_index(whole), place / "index")
+        found = retrieval.build_index(train, predictions.features)
+        retrieval.save_index(found, place / "index")
 
     return work
 

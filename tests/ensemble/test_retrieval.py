@@ -1,5 +1,7 @@
 """Search: equal to brute force to the last tie, never the query's patient; votes as by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -149,6 +151,38 @@ def test_an_index_comes_back_from_disk_bit_by_bit(tmp_path):
     np.testing.assert_allclose(again.direction, unit, atol=2.0**-12)
     assert type(again.direction) is np.ndarray
     assert (tmp_path / "index" / FEATURE).stat().st_size == 5_000 * 12 * 2 + 128
+
+
+def test_a_large_index_is_held_in_half_precision_and_answers_alike(tmp_path, monkeypatch):
+    """In memory, from disk and in parts: 9,000 films, more than are widened at once."""
+    feature, patient = _films(9_000, dimensions=16, patients=900)
+    wide, asked = _index(feature, patient), {"patient": patient[:99], "top": 7}
+    expected = search(wide, feature[:99], **asked)
+    monkeypatch.setattr(retrieve, "HELD", 9_000)
+    half = _index(feature, patient)
+    save_index(half, tmp_path / "index")
+    for index in (half, load_index(tmp_path / "index")):
+        assert index.direction.dtype == np.float16
+        assert index.direction.nbytes == wide.direction.nbytes / 2
+        np.testing.assert_array_equal(index.direction.astype(np.float32), wide.direction)
+        for mine, truth in zip(search(index, feature[:99], **asked), expected, strict=True):
+            np.testing.assert_array_equal(mine, truth)
+
+
+def test_an_index_of_parts_is_that_of_all_films():
+    feature, patient = _films(300)
+    whole = _queries(feature, patient, np.zeros((300, 1), np.float32))
+    parts = [whole.take(np.arange(120)), whole.take(np.arange(120, 300))]
+    for name in ("image", "patient", "direction"):
+        np.testing.assert_array_equal(
+            getattr(build_index(*parts), name), getattr(build_index(whole), name)
+        )
+    with pytest.raises(ValueError, match="source"):
+        build_index(parts[0], replace(parts[1], source="another"))
+    for part in parts:
+        part.feature[3] = 0
+    with pytest.raises(ValueError, match="2 of 300 features are all 0"):
+        build_index(*parts)
 
 
 def test_an_index_that_is_not_whole_is_refused(tmp_path):
