@@ -87,13 +87,12 @@ def joined(file: Path, rows: pd.DataFrame) -> pd.DataFrame:
         [rows, held.drop(columns=list(SLOPES.values()), errors="ignore")], ignore_index=True
     )
     table = table.drop_duplicates(["stage", "films"])
-    order = table["stage"].map({name: place for place, name in enumerate(STAGES)})
-    table = table.assign(order=order).sort_values(["order", "films"]).drop(columns="order")
-    more = np.log(table["films"].astype(float)).groupby(table["stage"]).diff()
-    for what, name in SLOPES.items():
-        grown = np.log(table[what]).groupby(table["stage"]).diff()
-        table.insert(table.columns.get_loc(what) + 1, name, (grown / more).round(2))
-    return table
+    table["order"] = [list(STAGES).index(name) for name in table["stage"]]
+    table = table.sort_values(["order", "films"]).drop(columns="order")
+    grown = table.groupby("stage")[["films", *SLOPES]].transform(lambda one: np.log(one).diff())
+    return table.assign(
+        **{name: (grown[of] / grown["films"]).round(2) for of, name in SLOPES.items()}
+    )
 
 
 def _in_a_process(stage: str, films: int, work: Path) -> dict[str, float]:
@@ -176,14 +175,12 @@ def phantoms(work: Path) -> Path:
 
 def entries_of(published: pd.DataFrame, films: int) -> pd.DataFrame:
     """Return rows of whole patients in a random order, repeated under other patients' numbers."""
-    patient = published["Patient ID"].astype(int)
-    order = np.random.default_rng(0).permutation(patient.unique())
-    rank = pd.Series(np.arange(len(order)), index=order)
-    shuffled = published.iloc[np.argsort(rank[patient].to_numpy(), kind="stable")]
+    patient = published["Patient ID"].to_numpy(dtype=np.int64)
+    place = np.random.default_rng(0).permutation(patient.max() + 1)[patient]
+    order = np.argsort(place, kind="stable")
     often = -(-films // len(published))
-    number = np.concatenate(
-        [shuffled["Patient ID"].astype(int) + turn * (patient.max() + 1) for turn in range(often)]
-    )
+    number = np.concatenate([patient[order] + turn * (patient.max() + 1) for turn in range(often)])
+    shuffled = published.iloc[order]
     entries = pd.concat([shuffled] * often, ignore_index=True)
     following = entries["Image Index"].str[8:]
     entries["Image Index"] = pd.Series(number).map("{:08d}".format) + following
@@ -416,7 +413,7 @@ def report(place: Path) -> Work:
     from lucency.evaluation.leakage_inflation import StudyComparison
     from lucency.evaluation.summary import load_evaluation
     from lucency.pipeline import stages
-    from lucency.report.run_page import Experiment, write_report
+    from lucency.report.run_page import Experiment, Gallery, write_report
 
     run = a_run(place)
     films, seen, predictions = stages.prepared(run), stages.plan(run), predicted(place)
@@ -434,7 +431,7 @@ def report(place: Path) -> Work:
             prepared=films,
             plan=seen,
             change=stages.change(run),
-            gallery=stages._gallery(run),
+            gallery=Gallery([("film", films.pixels[0])], []),
             predictions=[predictions],
             histories={NETWORK: history},
             networks=pd.DataFrame([one]),
