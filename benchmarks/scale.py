@@ -386,11 +386,7 @@ def index(place: Path) -> Work:
         feature=np.load(place / "features" / "feature.npy", mmap_mode="r"),
     )
 
-    def work() -> None:
-        found = retrieval.build_index(train, predictions.features)
-        retrieval.save_index(found, place / "index")
-
-    return work
+    return lambda: retrieval.save_index(train, predictions.features, folder=place / "index")
 
 
 def search(place: Path) -> Work:

@@ -11,7 +11,7 @@ b blocks of films, c candidates, k findings.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,17 +76,27 @@ def build_index(*several: Features) -> Index:
 
     Raises ValueError for parts of several sources, and for a feature that is not finite or all 0.
     """
-    films = concatenate([replace(one, feature=one.feature[:, :0]) for one in several])
-    shape = len(films), several[0].feature.shape[1]
+    films, shape = _joined(several)
     direction = np.empty(shape, dtype=_held(shape))
+    _fill(direction, several)
+    return Index(image=films.image.astype(str), patient=films.patient, direction=direction)
+
+
+def _joined(several: Sequence[Features]) -> tuple[Features, tuple[int, int]]:
+    """Return what is known of all films but their features, and the shape of these."""
+    films = concatenate([replace(one, feature=one.feature[:, :0]) for one in several])
+    return films, (len(films), several[0].feature.shape[1])
+
+
+def _fill(direction: Float[np.ndarray, "n d"], several: Sequence[Features]) -> None:
+    """Put the features of all films, at length 1 and in half precision, into an array."""
     start, lost = 0, 0
     for feature in (one.feature for one in several):
         for rows in pieces(len(feature), ROWS):
             unit, bad = _units(feature[rows])
             direction[start : start + len(unit)] = unit.astype(np.float16)
             start, lost = start + len(unit), lost + bad
-    _refuse_lost(lost, len(films))
-    return Index(image=films.image.astype(str), patient=films.patient, direction=direction)
+    _refuse_lost(lost, len(direction))
 
 
 def _held(shape: tuple[int, ...]) -> type[np.floating[Any]]:
@@ -224,20 +234,19 @@ def pieces(count: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def save_index(index: Index, folder: Path) -> None:
-    """Write three arrays into `folder`; a receipt shows that they are complete.
+def save_index(*several: Features, folder: Path) -> None:
+    """Write the index of films as three arrays into `folder`; a receipt shows they are complete.
 
-    `load_index` gives back every bit, because features are rounded when an index is built.
+    `load_index` gives what `build_index` does, to the last bit; memory never holds the features.
+    Raises ValueError as `build_index` does.
     """
+    films, shape = _joined(several)
     folder.mkdir(parents=True, exist_ok=True)
-    half = np.lib.format.open_memmap(
-        folder / FEATURE, mode="w+", dtype=np.float16, shape=index.direction.shape
-    )
-    for rows in pieces(len(index), ROWS):
-        half[rows] = index.direction[rows]
+    half = np.lib.format.open_memmap(folder / FEATURE, mode="w+", dtype=np.float16, shape=shape)
+    _fill(half, several)
     half.flush()
-    write_array(index.image, folder / IMAGE)
-    write_array(index.patient, folder / PATIENT)
+    write_array(films.image.astype(str), folder / IMAGE)
+    write_array(films.patient, folder / PATIENT)
 
 
 def load_index(folder: Path) -> Index:

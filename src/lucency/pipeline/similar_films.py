@@ -226,7 +226,7 @@ def _index(run: Run, network: str) -> retrieval.Index:
 def _write_index(run: Run, predicted: Predictions, folder: Path) -> None:
     train = training_features(trained(run), predicted.network)
     say(f"Indexing {counted(len(train) + len(predicted), 'film')}")
-    retrieval.save_index(retrieval.build_index(train, predicted.features), folder)
+    retrieval.save_index(train, predicted.features, folder=folder)
 
 
 def _embedded(
