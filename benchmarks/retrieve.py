@@ -33,7 +33,6 @@ from lucency.ensemble.retrieval import (
     FEATURE,
     ROWS,
     Index,
-    build_index,
     load_index,
     pieces,
     save_index,
@@ -96,7 +95,7 @@ def _make(folder: Path, films: int) -> dict[str, float]:
         image=np.char.add(np.arange(films).astype(str), ".png"), part=np.full(films, "train"),
         label=np.empty((films, 0), dtype=np.float32),
     )  # fmt: skip
-    save_index(build_index(about), folder)
+    save_index(about, folder=folder)
     return {}
 
 

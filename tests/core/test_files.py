@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import os
 import re
 from pathlib import Path
@@ -79,6 +80,8 @@ def test_what_is_written_is_there_links_are_followed_and_failures_leave_nothing(
     write_whole(Path(os.devnull), "nothing")
     write_arrays({"a": np.arange(3)}, tmp_path / "a.npz")
     assert np.load(tmp_path / "a.npz")["a"].tolist() == [0, 1, 2]
+    np.savez_compressed(memory := io.BytesIO(), a=np.arange(3))
+    assert (tmp_path / "a.npz").read_bytes() == memory.getvalue()
     with pytest.raises(RuntimeError), whole_file(tmp_path / "b.txt") as stream:  # noqa: PT012
         stream.write(b"half")
         raise RuntimeError

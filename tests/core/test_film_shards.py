@@ -74,6 +74,16 @@ def test_shards_are_read_as_one_array(shards: Path):
         found[0][0, 0] = 1
 
 
+def test_one_film_is_read_without_a_list_of_all(shards: Path, monkeypatch: pytest.MonkeyPatch):
+    """Which an epoch would pay for every film: its time would grow with the square of them."""
+    found, truth = read(shards), np.delete(films(), LOST, axis=0)
+    monkeypatch.setattr("lucency.core.film_shards.np.arange", None)
+    for row in (0, -1, np.int64(17), np.array(5)):
+        np.testing.assert_array_equal(found[row], truth[row])
+    with pytest.raises(TypeError):
+        found[np.array([1])]
+
+
 def test_bytes_depend_on_the_films_alone(shards: Path, tmp_path: Path):
     """Not on the order of shards, nor on how many write one, nor on what a killed one left."""
     (tmp_path / "00001.npy.0123").write_bytes(b"half a sh")

@@ -1,5 +1,7 @@
 """Search: equal to brute force to the last tie, never the query's patient; votes as by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,6 +34,10 @@ def _films(films, *, dimensions=8, patients=0, seed=0):
 def _index(feature, patient):
     nothing = np.zeros((len(feature), 1), np.float32)
     return build_index(_queries(feature, patient, nothing))
+
+
+def _saved(feature, patient, folder):
+    save_index(_queries(feature, patient, np.zeros((len(feature), 1), np.float32)), folder=folder)
 
 
 def _brute(index, query, patient, *, top):
@@ -141,7 +147,7 @@ def test_an_index_of_one_patient_or_one_film_answers_what_it_can():
 def test_an_index_comes_back_from_disk_bit_by_bit(tmp_path):
     feature, patient = _films(5_000, dimensions=12, patients=50)
     index = _index(1e4 * feature, patient)
-    save_index(index, tmp_path / "index")
+    _saved(1e4 * feature, patient, tmp_path / "index")
     again = load_index(tmp_path / "index")
     for name in ("image", "patient", "direction"):
         np.testing.assert_array_equal(getattr(again, name), getattr(index, name))
@@ -151,9 +157,41 @@ def test_an_index_comes_back_from_disk_bit_by_bit(tmp_path):
     assert (tmp_path / "index" / FEATURE).stat().st_size == 5_000 * 12 * 2 + 128
 
 
+def test_a_large_index_is_held_in_half_precision_and_answers_alike(tmp_path, monkeypatch):
+    """In memory, from disk and in parts: 9,000 films, more than are widened at once."""
+    feature, patient = _films(9_000, dimensions=16, patients=900)
+    wide, asked = _index(feature, patient), {"patient": patient[:99], "top": 7}
+    expected = search(wide, feature[:99], **asked)
+    monkeypatch.setattr(retrieve, "HELD", 9_000)
+    half = _index(feature, patient)
+    _saved(feature, patient, tmp_path / "index")
+    for index in (half, load_index(tmp_path / "index")):
+        assert index.direction.dtype == np.float16
+        assert index.direction.nbytes == wide.direction.nbytes / 2
+        np.testing.assert_array_equal(index.direction.astype(np.float32), wide.direction)
+        for mine, truth in zip(search(index, feature[:99], **asked), expected, strict=True):
+            np.testing.assert_array_equal(mine, truth)
+
+
+def test_an_index_of_parts_is_that_of_all_films(tmp_path):
+    feature, patient = _films(300)
+    whole = _queries(feature, patient, np.zeros((300, 1), np.float32))
+    parts = [whole.take(np.arange(120)), whole.take(np.arange(120, 300))]
+    save_index(*parts, folder=tmp_path)
+    for name in ("image", "patient", "direction"):
+        for index in (build_index(*parts), load_index(tmp_path)):
+            np.testing.assert_array_equal(getattr(index, name), getattr(build_index(whole), name))
+    with pytest.raises(ValueError, match="source"):
+        build_index(parts[0], replace(parts[1], source="another"))
+    for part in parts:
+        part.feature[3] = 0
+    with pytest.raises(ValueError, match="2 of 300 features are all 0"):
+        build_index(*parts)
+
+
 def test_an_index_that_is_not_whole_is_refused(tmp_path):
     feature, patient = _films(50)
-    save_index(_index(feature, patient), tmp_path)
+    _saved(feature, patient, tmp_path)
     file = tmp_path / FEATURE
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])

@@ -86,7 +86,7 @@ def write_array(array: Shaped[np.ndarray, ...], file: Path) -> None:
 
 def write_arrays(arrays: Mapping[str, Shaped[np.ndarray, ...]], file: Path) -> None:
     """Write arrays by name as one compressed .npz, whole, without Python objects."""
-    with lent_stream(file) as stream:
+    with whole_file(file) as stream:  # straight to the disk: they may be large
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 

@@ -94,9 +94,9 @@ class FilmShards:
     @overload
     def __getitem__(self, key: SupportsIndex) -> UInt8[np.ndarray, "s s"]: ...
     def __getitem__(self, key: Any) -> np.ndarray:
+        if not isinstance(key, slice) and np.ndim(key) == 0:  # not by a list of all films
+            return self._film(range(len(self))[key])
         rows = np.arange(len(self))[key]
-        if rows.ndim == 0:
-            return self._film(int(rows))
         films = np.empty((len(rows), self.side, self.side), dtype=np.uint8)
         for place, row in enumerate(rows.tolist()):
             films[place] = self._film(row)

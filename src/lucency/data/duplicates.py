@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -101,18 +101,19 @@ def perceptual_hash(thumbnail: Float32[np.ndarray, "n 1024"]) -> Hash:
 def near_pairs(code: Hash, *, side: Shaped[np.ndarray, " n"], distance: int) -> Pairs:
     """Return the pairs of different `side` whose hashes differ in at most `distance` bits.
 
-    Cut into distance + 1 blocks, such hashes agree wholly in one block at least, so only films
-    that share a block's value are compared (Norouzi, Punjani and Fleet, Fast Search in Hamming
-    Space with Multi-Index Hashing, CVPR 2012). Each pair once, first film first, sorted. Raises
-    ValueError for a distance outside 0 to 15.
+    Cut into distance + 2 blocks, such hashes agree wholly in two blocks at least, so only films
+    that share the values of two are compared (Manku, Jain and Das Sarma, Detecting Near-Duplicates
+    for Web Crawling, WWW 2007). Each pair once, first film first, sorted. Raises ValueError for a
+    distance outside 0 to 15.
     """
     if not 0 <= distance <= 15:
         raise ValueError(f"a distance of {distance} bits: expected 0 to 15, of 64")
     where = np.unique(side, return_inverse=True)[1]
-    edges = np.linspace(0, 64, distance + 2).astype(int).tolist()
+    edges = np.linspace(0, 64, distance + 3).astype(int).tolist()
+    block = [np.uint64(2**high - 2**low) for low, high in pairwise(edges)]
     found = [np.empty((0, 2), dtype=np.int64)]
-    for low, high in pairwise(edges):
-        for one, other in _sharing((code >> np.uint64(low)) & np.uint64(2 ** (high - low) - 1)):
+    for first, second in combinations(block, 2):
+        for one, other in _sharing(code & (first | second)):
             near = np.bitwise_count(code[one] ^ code[other]) <= distance
             near &= where[one] != where[other]
             pair = np.stack([one[near], other[near]], axis=1)

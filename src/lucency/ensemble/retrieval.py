@@ -10,20 +10,22 @@ b blocks of films, c candidates, k findings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import logit
 
 from lucency.core.files import write_array
-from lucency.core.predictions import Features, Predictions
+from lucency.core.predictions import Features, Predictions, concatenate
 from lucency.evaluation.bootstrap import ratio
 
 BLOCK = 128  # films whose best similarity stands for all of them until the best blocks are known
+HELD = 2**28  # numbers of an index in single precision: 1 GiB
 CELLS = 2**25  # similarities at once: 134 MB
 QUERIES = 256  # at most at once
 ROWS = 4_096  # features at once in double precision: 34 MB of 1,024 dimensions
@@ -38,13 +40,15 @@ PRIOR = 0.5  # of a positive and of a negative label, added to those of the inde
 class Index:
     """Films to search among: features of length 1, in the order of image and patient.
 
-    They are rounded to half precision, as they lie on disk, and held in single precision: 460 MB
-    for 112,120 films in 1,024 dimensions. Widening them for a query took ten times its search.
+    They are rounded to half precision, as they lie on disk. Up to HELD numbers are held in single
+    precision, 460 MB for 112,120 films in 1,024 dimensions: widening them for a query took ten
+    times its search. More are held in half precision, 2 GB for a million films, and widened ROWS
+    films at a time while they are searched, for many queries together. The answers are the same.
     """
 
     image: Shaped[np.ndarray, " n"]
     patient: Int64[np.ndarray, " n"]
-    direction: Float32[np.ndarray, "n d"]
+    direction: Float[np.ndarray, "n d"]
 
     def __post_init__(self) -> None:
         lengths = [len(self.patient), len(self.direction)]
@@ -67,16 +71,48 @@ class Found(NamedTuple):
     similarity: Float32[np.ndarray, "q t"]
 
 
-def build_index(films: Features) -> Index:
-    """Return the index of films; raises ValueError for a feature that is not finite or all 0."""
-    direction = directions(films.feature)
-    for rows in pieces(len(direction), ROWS):
-        direction[rows] = direction[rows].astype(np.float16)
+def build_index(*several: Features) -> Index:
+    """Return the index of films, which may come in parts of one source that are never joined.
+
+    Raises ValueError for parts of several sources, and for a feature that is not finite or all 0.
+    """
+    films, shape = _joined(several)
+    direction = np.empty(shape, dtype=_held(shape))
+    _fill(direction, several)
     return Index(image=films.image.astype(str), patient=films.patient, direction=direction)
+
+
+def _joined(several: Sequence[Features]) -> tuple[Features, tuple[int, int]]:
+    """Return what is known of all films but their features, and the shape of these."""
+    films = concatenate([replace(one, feature=one.feature[:, :0]) for one in several])
+    return films, (len(films), several[0].feature.shape[1])
+
+
+def _fill(direction: Float[np.ndarray, "n d"], several: Sequence[Features]) -> None:
+    """Put the features of all films, at length 1 and in half precision, into an array."""
+    start, lost = 0, 0
+    for feature in (one.feature for one in several):
+        for rows in pieces(len(feature), ROWS):
+            unit, bad = _units(feature[rows])
+            direction[start : start + len(unit)] = unit.astype(np.float16)
+            start, lost = start + len(unit), lost + bad
+    _refuse_lost(lost, len(direction))
+
+
+def _held(shape: tuple[int, ...]) -> type[np.floating[Any]]:
+    """Return the precision in which the directions of an index are held."""
+    return np.float32 if math.prod(shape) <= HELD else np.float16
 
 
 def directions(feature: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     """Return the features at length 1, in single precision."""
+    unit, lost = _units(feature)
+    _refuse_lost(lost, len(unit))
+    return unit
+
+
+def _units(feature: Float[np.ndarray, "n d"]) -> tuple[Float32[np.ndarray, "n d"], int]:
+    """Return the features at length 1, and how many of them have no direction."""
     unit = np.array(feature, dtype=np.float32)
     lost = 0
     for rows in pieces(len(unit), ROWS):
@@ -84,12 +120,15 @@ def directions(feature: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
         whole = (length > 0) & np.isfinite(length)
         lost += int((~whole).sum())
         unit[rows] /= np.where(whole, length, 1)
+    return unit, lost
+
+
+def _refuse_lost(lost: int, films: int) -> None:
     if lost:
         raise ValueError(
-            f"{lost:,} of {len(unit):,} features are all 0 or not finite; expected a direction "
+            f"{lost:,} of {films:,} features are all 0 or not finite; expected a direction "
             "each: leave those films out, or take other features"
         )
-    return unit
 
 
 def search(
@@ -117,7 +156,9 @@ def search(
     product = np.empty((min(batch, len(query)), len(index)), dtype=np.float32)
     for some in pieces(len(query), batch):
         roughly = product[: len(query[some])]
-        np.matmul(query[some], index.direction.T, out=roughly)
+        for rows in pieces(len(index), len(index) if index.direction.itemsize > 2 else ROWS):
+            wide = index.direction[rows].astype(np.float32, copy=False)
+            np.matmul(query[some], wide.T, out=roughly[:, rows])
         for place, mine in zip(range(*some.indices(len(query))), roughly, strict=True):
             mine[own[place]] = -np.inf
             best, exact = _best(index, query[place], mine, top=top)
@@ -193,23 +234,23 @@ def pieces(count: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def save_index(index: Index, folder: Path) -> None:
-    """Write three arrays into `folder`; a receipt shows that they are complete.
+def save_index(*several: Features, folder: Path) -> None:
+    """Write the index of films as three arrays into `folder`; a receipt shows they are complete.
 
-    `load_index` gives back every bit, because features are rounded when an index is built.
+    `load_index` gives what `build_index` does, to the last bit; memory never holds the features.
+    Raises ValueError as `build_index` does.
     """
+    films, shape = _joined(several)
     folder.mkdir(parents=True, exist_ok=True)
-    half = np.lib.format.open_memmap(
-        folder / FEATURE, mode="w+", dtype=np.float16, shape=index.direction.shape
-    )
-    half[:] = index.direction
+    half = np.lib.format.open_memmap(folder / FEATURE, mode="w+", dtype=np.float16, shape=shape)
+    _fill(half, several)
     half.flush()
-    write_array(index.image, folder / IMAGE)
-    write_array(index.patient, folder / PATIENT)
+    write_array(films.image.astype(str), folder / IMAGE)
+    write_array(films.patient, folder / PATIENT)
 
 
 def load_index(folder: Path) -> Index:
-    """Read what `save_index` wrote, mapped read-only, and widen the features.
+    """Read what `save_index` wrote: widened, or mapped read-only where it is large (`Index`).
 
     Raises ValueError where a file lacks, is cut short or holds something else.
     """
@@ -225,7 +266,7 @@ def load_index(folder: Path) -> Index:
     return Index(
         image=np.load(folder / IMAGE, allow_pickle=False),
         patient=np.load(folder / PATIENT, allow_pickle=False),
-        direction=np.array(half, dtype=np.float32),
+        direction=half if _held(half.shape) == half.dtype else np.array(half, dtype=np.float32),
     )
 
 

@@ -129,7 +129,9 @@ def recognition_table(queries: Features, *, resamples: int, seed: int) -> pd.Dat
     score = _score_row((OVERALL, FIRST), same, every, chance, weights)
     one, other = np.tile(rows, 2), np.concatenate(draw_pairs(index.patient, rows, seed=seed))
     cosines = [
-        np.einsum("qd,qd->q", index.direction[one[some]], index.direction[other[some]])
+        np.einsum(
+            "qd,qd->q", *(index.direction[at[some]].astype(np.float32) for at in (one, other))
+        )
         for some in retrieval.pieces(len(one), retrieval.ROWS)
     ]
     similarity = np.concatenate(cosines).astype(np.float64)

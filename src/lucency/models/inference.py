@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,8 +142,21 @@ def forward_blocks(
     made = over_batches(network, embedded, films=films, batches=batches, progress=progress)
     with closing(made) as outputs:
         for batches in blocks:
-            logits, features = zip(*islice(outputs, len(batches)), strict=True)
-            yield np.concatenate(logits), np.concatenate(features)
+            yield _joined(islice(outputs, len(batches)), films=sum(map(len, batches)))
+
+
+def _joined(
+    outputs: Iterator[tuple[Float32[np.ndarray, "_ k"], Float32[np.ndarray, "_ d"]]], *, films: int
+) -> tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]:
+    """Return the outputs of batches as arrays of so many films, without holding them twice."""
+    logit, feature = next(outputs)
+    whole = [np.empty((films, one.shape[1]), dtype=np.float32) for one in (logit, feature)]
+    start = 0
+    for made in chain([(logit, feature)], outputs):
+        end = start + len(made[0])
+        whole[0][start:end], whole[1][start:end] = made
+        start = end
+    return whole[0], whole[1]
 
 
 def over_batches(

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64, Int64
 from lucency.core.files import write_whole
 from lucency.core.manifest import NO_FINDING, Prepared, counted
 from lucency.core.plan import originals
-from lucency.core.predictions import Predictions, concatenate
+from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce
 from lucency.core.tables import fitting_films
@@ -225,9 +225,8 @@ def _index(run: Run, network: str) -> retrieval.Index:
 
 def _write_index(run: Run, predicted: Predictions, folder: Path) -> None:
     train = training_features(trained(run), predicted.network)
-    films = concatenate([train, predicted.features])
-    say(f"Indexing {counted(len(films), 'film')}")
-    retrieval.save_index(retrieval.build_index(films), folder)
+    say(f"Indexing {counted(len(train) + len(predicted), 'film')}")
+    retrieval.save_index(train, predicted.features, folder=folder)
 
 
 def _embedded(
