@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -246,12 +247,22 @@ def test_jobs_that_sbatch_refuses_are_one_line(tmp_path: Path, monkeypatch: pyte
 
 
 class Job:
-    """A job of submitit that has ended, as `work` says."""
+    """A job of submitit that ends when its result is asked for, as submitit's do."""
 
     job_id = "7_0"
 
     def __init__(self, work: Callable[[], Any]) -> None:
-        self.result, self.cancelled = work, False
+        self.work, self.cancelled = work, False
+
+    def result(self) -> Any:
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        try:
+            return pickle.loads(pickle.dumps(self.work()))
+        except UncompletedJobError:
+            raise
+        except Exception as error:  # noqa: BLE001 - submitit's
+            raise FailedJobError(f"failed with trace:\n{error!r}") from None
 
     def cancel(self, check: bool = True) -> None:
         assert not check, "a job that has ended cannot be cancelled"
@@ -259,7 +270,7 @@ class Job:
 
 
 class Executor:
-    """Does each task of an array when its result is asked for."""
+    """Keeps the jobs of its arrays."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -405,9 +416,10 @@ class Cluster:
 
     def start(self, name: str, *words: str) -> None:
         log = (self.folder / f"{name}.log").open("wb")
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # for work of this module
         command = [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]]
         self.processes[name] = subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+            command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, env=env
         )
 
     def worker(self, name: str) -> None:
@@ -532,7 +544,8 @@ def lose(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_reason_of_a_job_is_that_of_submitit(tmp_path: Path):
+def test_the_reason_of_a_job_is_that_of_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     choose_engine(f"slurm://?cluster=local&logs={tmp_path / 'logs'}&array=1")
     with pytest.raises(ValueError, match=r"a job of SLURM failed \(\d+: KeyError: 'film'\)"):
         list(on_engine(lose, iter(["film"]), workers=1))
