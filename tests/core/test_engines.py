@@ -21,6 +21,7 @@ import pytest
 from lucency.core import engines
 from lucency.core.engines import choose_engine, on_engine
 from lucency.core.manifest import Manifest, Preparation
+from lucency.data.film_archives import LoadedFilm
 from lucency.data.film_cache import prepare
 from toys import manifest_of
 
@@ -319,17 +320,20 @@ def test_an_error_of_the_system_keeps_its_place(array: Executor):
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/x/00001.npy")
 
 
+@pytest.mark.parametrize(
+    "content", [b"film", np.zeros(4), LoadedFilm("a.tar/b.png", b"film", 0, "")], ids=type
+)
 def test_tasks_with_content_are_done_here(
-    array: Executor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    array: Executor, content: object, capsys: pytest.CaptureFixture[str]
 ):
     """From the first on, in order; jobs would keep the content in files."""
-    monkeypatch.setattr(engines, "NAMES", 1_000)
-    tasks = [b"a", b"bb", b"c" * 2_000, b"d", b"e" * 3_000]
-    assert list(on_engine(len, iter(tasks), workers=1)) == [1, 2, 2_000, 1, 3_000]
+    named, loaded = (1, [(7, Path("a.png")), (8, "b")]), (2, [(9, content)])
+    tasks = [named, named, loaded, named]
+    assert list(on_engine(len, iter(tasks), workers=1)) == [2] * 4
     assert len(array.jobs) == 1
     assert capsys.readouterr().err.count("processes of this machine") == 1
     array.jobs.clear()
-    assert list(on_engine(len, iter(tasks[2:]), workers=1)) == [2_000, 1, 3_000]
+    assert list(on_engine(len, iter(tasks[2:]), workers=1)) == [2] * 2
     assert not array.jobs
 
 

@@ -8,11 +8,10 @@ need this version of Lucency: the sources of Dask's workers are compared.
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,9 +19,9 @@ from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from shutil import which
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from lucency.core.manifest import counted
@@ -32,7 +31,6 @@ from lucency.core.progress import say
 LOCAL = "local"
 SECONDS = 10  # to find a scheduler, and between looks whether it is still there
 WITHOUT_WORKERS = 60  # seconds that work waits for a worker
-NAMES = 2**20  # bytes of a task that jobs of SLURM are sent: names of films, but not their content
 SLURM = {"minutes": 60, "memory": 4, "cpus": 1, "array": 50, "shards": 8}  # GB; tasks a job
 CLUSTERS = ("slurm", "local", "debug")  # of submitit: jobs, processes here, this process
 FORM = re.compile(r"local|dask://[^/?#\s]+:\d+|slurm(://[^/?#\s]*(\?[^#]*)?)?")
@@ -203,27 +201,32 @@ def _version() -> str:
 def _on_slurm(
     engine: str, work: Work[Task, Result], tasks: Iterator[Task], workers: int
 ) -> Iterator[Result]:
-    """Yield what jobs of arrays make; processes here do the tasks from the first large one on.
+    """Yield what jobs of arrays make; processes here do the tasks from the first with content on.
 
-    A task is written into a file of each job, which is kept: it may be names of films, but not
-    their content.
+    A job's tasks are written into a file, which is kept: names of films may be, their content not.
     """
-    large = list[Task]()
-    small = _small(tasks, large)
-    for first in small:
-        yield from _in_jobs(engine, work, chain([first], small))
-    if large:
+    loaded = list[Task]()
+    named = _named(tasks, loaded)
+    for first in named:
+        yield from _in_jobs(engine, work, chain([first], named))
+    if loaded:
         say("Engine: processes of this machine, for work that is sent with the films' content")
-        yield from in_workers(work, chain(large, tasks), workers=workers)
+        yield from in_workers(work, chain(loaded, tasks), workers=workers)
 
 
-def _small(tasks: Iterator[Task], large: list[Task]) -> Iterator[Task]:
-    """Yield tasks until one has more than NAMES bytes, which is put into `large`."""
+def _named(tasks: Iterator[Task], loaded: list[Task]) -> Iterator[Task]:
+    """Yield tasks until one is more than names and numbers, which is put into `loaded`."""
     for task in tasks:
-        if len(pickle.dumps(task)) > NAMES:
-            large.append(task)
+        if not _is_named(task):
+            loaded.append(task)
             return
         yield task
+
+
+def _is_named(task: object) -> bool:
+    if isinstance(task, (tuple, list)):
+        return all(map(_is_named, cast("Sequence[object]", task)))
+    return isinstance(task, (str, PurePath, int, float))
 
 
 def _in_jobs(engine: str, work: Work[Task, Result], tasks: Iterator[Task]) -> Iterator[Result]:
