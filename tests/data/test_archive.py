@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from archives import MARK, archive_film, write_archive
 from lucency.cli.app import app
 from lucency.config.sections import Source, Split
+from lucency.core.engines import choose_engine
 from lucency.core.manifest import PARTS, Manifest
 from lucency.data import dicom_archive
 from lucency.data.dicom_archive import describe_archive
@@ -109,7 +110,7 @@ def test_processes_read_what_one_reads(root: Path, monkeypatch: pytest.MonkeyPat
         return map(work, tasks)
 
     alone = describe_archive(root)
-    monkeypatch.setattr(dicom_archive, "on_engine", here)
+    monkeypatch.setattr(dicom_archive, "in_workers", here)
     monkeypatch.setattr(dicom_archive, "usable_cores", lambda: 2)
     monkeypatch.setattr(dicom_archive, "CHUNK", 5)
     monkeypatch.setattr(dicom_archive, "FEW", FILMS)
@@ -117,6 +118,17 @@ def test_processes_read_what_one_reads(root: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dicom_archive, "FEW", FILMS - 1)
     assert describe_archive(root) == alone
     assert used == [1, 2]
+
+
+def test_headers_are_read_by_this_machine_whatever_the_engine(root: Path, tmp_path: Path):
+    """The key of pseudonyms is sent nowhere: jobs of SLURM would keep it in their files."""
+    alone, logs = describe_archive(root), tmp_path / "logs"
+    choose_engine(f"slurm://?cluster=local&logs={logs}")
+    try:
+        assert describe_archive(root) == alone
+    finally:
+        choose_engine("local")
+    assert not logs.exists()
 
 
 def test_the_command_describes_a_folder(root: Path):

@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from lucency.core.engines import on_engine
-from lucency.core.parallel import usable_cores
+from lucency.core.parallel import in_workers, usable_cores
 from lucency.core.progress import progress
 from lucency.core.tables import Answer
 from lucency.data.dicom_facts import NOT_DICOM, FilmHeader, read_header
@@ -63,7 +62,8 @@ class DicomArchive(NamedTuple):
 def read_archive(root: Path, *, key: PseudonymKey) -> DicomArchive:
     """Return what the headers of all files below `root` state, whatever their suffix.
 
-    Large archives are read by as many processes as there are cores. No pixels are read.
+    Large archives are read by as many processes of this machine as there are cores, whatever
+    engine is chosen: the key stays here. No pixels are read.
     Raises ValueError where pydicom is absent.
     """
     found = walk_films(root)
@@ -84,7 +84,7 @@ def _headers(files: Sequence[Path], key: PseudonymKey) -> Iterator[FilmHeader]:
     read, done = partial(_read_chunk, key), 0
     with progress("Reading headers", unit="files") as advance:
         advance(0, len(files))
-        for chunk in on_engine(read, _chunks(files), workers=workers):
+        for chunk in in_workers(read, _chunks(files), workers=workers):
             yield from chunk
             done += len(chunk)
             advance(done, len(files))
