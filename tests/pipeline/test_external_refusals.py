@@ -17,7 +17,9 @@ from lucency.audit.checks.run_checks import save_issues
 from lucency.cli import evaluate_commands
 from lucency.config.protocol import Protocol, parse_external, parse_protocol, read_protocol
 from lucency.config.sections import External, Split
+from lucency.core.files import BusyError
 from lucency.core.manifest import Manifest, empty_boxes, load_prepared
+from lucency.core.stage import locked
 from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import RECALIBRATED_ON, ExternalValidation
 from lucency.pipeline import added_tests, stages
@@ -298,6 +300,14 @@ def test_a_refusal_names_the_key_where_it_begins_with_one(
         check_test(run, "x", read=stages.labelled_films)
 
 
+def test_a_test_that_another_process_reads_is_no_refusal(tmp_path: Path):
+    run = run_of(tmp_path, table(tmp_path / "films"), table(tmp_path / "other"))
+    folder = tmp_path / "run" / "external" / "x"
+    folder.mkdir(parents=True)
+    with locked(folder / "manifest.partial"), pytest.raises(BusyError, match="another process"):
+        check_test(run, "x", read=stages.labelled_films)
+
+
 def test_films_of_one_patient_are_refused_before_they_are_prepared(tmp_path: Path):
     other = table(tmp_path / "other", [("d", "4"), ("e", "4")])
     run = run_of(tmp_path, table(tmp_path / "films"), other)
@@ -459,6 +469,20 @@ def test_a_command_s_refusals_name_its_options(
     given = {"name": None, "changes": None, "out": None, "json": False, **how}
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
         evaluate_commands.test_on_source(tmp_path / "run", chosen, **given)
+
+
+def test_a_command_lets_through_that_another_process_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def busy(folder: Path, choice: External) -> None:
+        raise BusyError(f"{folder} is being written by another process: wait for it")
+
+    monkeypatch.setattr(added_tests, "add_external_test", busy)
+    about = {"source": "phantom", "root": None, "labels": None}
+    with pytest.raises(BusyError, match="another process"):
+        evaluate_commands.test_on_source(
+            tmp_path, about, name=None, changes=None, out=None, json=False
+        )
 
 
 def test_the_same_films_under_another_name_are_named(

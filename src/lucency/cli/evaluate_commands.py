@@ -26,6 +26,7 @@ from lucency.cli.options import (
     label_columns,
     to_folder,
 )
+from lucency.core.files import BusyError
 
 OPTIONS = ("source", "root", "labels", "image_column", "patient_column")  # keys with one
 
@@ -115,6 +116,8 @@ def _named_by_options() -> Iterator[None]:
     """Let an error of an external test name options in place of the keys of a protocol."""
     try:
         yield
+    except BusyError:
+        raise
     except ValueError as error:
         raise ValueError(in_options(str(error))) from error
 
