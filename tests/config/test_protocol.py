@@ -169,7 +169,8 @@ POLICIES = '"ignore", "zeros", "ones", "soft"'
         ),
         (
             "[data.align]\nuncertain = 3",
-            'data.align.uncertain: found 3, expected one finding, a list of findings, or "" for none',
+            'data.align.uncertain: found 3, expected one finding, a list of findings, or "" for '
+            "none",
         ),
         (
             "[data.uncertain]\nalign = 3",

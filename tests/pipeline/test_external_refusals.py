@@ -2,7 +2,10 @@
 
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +27,7 @@ from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import RECALIBRATED_ON, ExternalValidation
 from lucency.pipeline import added_tests, stages
 from lucency.pipeline.external_stage import check_test, refuse_known_films
-from lucency.pipeline.run import Run, external_run, open_run
+from lucency.pipeline.run import Run, checked_run, external_run, keep_protocol, open_run
 
 PLAIN_TWO = [("d", "4"), ("e", "5")]
 PLAIN = [("a", "1"), ("b", "2"), ("c", "3")]  # film and patient
@@ -324,7 +327,7 @@ def test_films_of_one_patient_are_refused_before_they_are_prepared(tmp_path: Pat
 
 def finish(folder: Path) -> None:
     """Let a test look finished."""
-    (folder / "evaluation").mkdir()
+    (folder / "evaluation").mkdir(parents=True)
     (folder / "evaluation" / "receipt.json").write_text("{}")
 
 
@@ -351,6 +354,45 @@ def test_a_protocol_that_names_no_tests_keeps_those_that_are_finished(
     assert "no longer has 2 external tests that the protocol" in capsys.readouterr().err
     assert run_of(tmp_path, data).protocol.external == ()
     assert not capsys.readouterr().err
+
+
+def test_of_two_tests_that_are_finished_together_none_is_lost(tmp_path: Path):
+    data, out = table(tmp_path / "films"), tmp_path / "run"
+    tests = [{"name": name, **table(tmp_path / name)} for name in ("one", "two")]
+    run_of(tmp_path, data)
+    opened = [checked_run(protocol(data, one), out=out, workers=1) for one in tests]
+    for run, one in zip(opened, tests, strict=True):
+        finish(out / "external" / str(one["name"]))
+        keep_protocol(run)
+    kept = read_protocol(out / "protocol.toml").external
+    assert sorted(one.name for one in kept) == ["one", "two"]
+
+
+def test_the_protocol_is_written_after_another_process_has_written_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data, file = table(tmp_path / "films"), tmp_path / "run" / "protocol.toml"
+    run_of(tmp_path, data)
+    before = file.read_bytes()
+    other = protocol(data, table(tmp_path / "other"))
+    run = checked_run(other, out=tmp_path / "run", workers=1)
+    held = threading.Event()
+
+    def write() -> None:
+        with locked(file):
+            held.set()
+            time.sleep(0.3)
+            assert file.read_bytes() == before
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        assert held.wait(10)
+        keep_protocol(run)
+        writing.result()
+    assert [one.name for one in read_protocol(file).external] == ["x"]
+    monkeypatch.setattr("lucency.pipeline.run.PATIENCE", 0.1)
+    with locked(file), pytest.raises(BusyError, match=r"protocol\.toml is being written"):
+        run_of(tmp_path, data)
 
 
 @pytest.fixture

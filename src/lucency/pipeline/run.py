@@ -40,6 +40,7 @@ from lucency.core.stage import (
     fingerprint_file,
     fingerprint_of,
     is_complete,
+    locked,
 )
 from lucency.data.film_files import film_exists
 from lucency.data.several_sources import as_drawn, inputs_of_sources, own_keys, section_of
@@ -48,6 +49,7 @@ from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
 EXTERNAL = "external"  # the section and the folder of external tests, and before their failures
+PATIENCE = 60.0  # seconds in which another process has written the protocol, which takes one
 LATE = ("ensemble.", EXTERNAL)  # sections that may change in a finished run
 
 
@@ -148,8 +150,7 @@ def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run
     file = out / "protocol.toml"
     known = _read_known(file)
     placed, unnamed = _placed(protocol, known), _unnamed_tests(protocol, known)
-    kept = [one for one in unnamed if is_tested(out, one.name)]
-    protocol = placed.model_copy(update={"external": (*placed.external, *kept)})
+    protocol = _with_finished_tests(placed, known, out=out)
     count = workers or os.cpu_count() or 1
     run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
     if rank() > 0 or protocol == known:
@@ -177,11 +178,23 @@ def _binds(file: Path) -> bool:
 
 
 def keep_protocol(run: Run) -> None:
-    """Write a run's protocol into its folder, where another is there or none."""
+    """Write a run's protocol into its folder, where another is there or none.
+
+    Finished tests that another process has added since the run was opened are kept.
+    """
     file = run.out / "protocol.toml"
-    if rank() == 0 and run.protocol != _read_known(file):
-        run.out.mkdir(parents=True, exist_ok=True)
-        write_whole(file, protocol_text(run.protocol))
+    if rank() > 0 or run.protocol == _read_known(file):
+        return
+    run.out.mkdir(parents=True, exist_ok=True)
+    with locked(file, wait=PATIENCE):
+        protocol = _with_finished_tests(run.protocol, _read_known(file), out=run.out)
+        write_whole(file, protocol_text(protocol))
+
+
+def _with_finished_tests(protocol: Protocol, known: Protocol | None, *, out: Path) -> Protocol:
+    """Return a protocol with the finished tests that it does not name and the known one does."""
+    kept = [one for one in _unnamed_tests(protocol, known) if is_tested(out, one.name)]
+    return protocol.model_copy(update={"external": (*protocol.external, *kept)})
 
 
 def is_tested(out: Path, name: str) -> bool:
