@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,6 +133,7 @@ def test_other_keys_of_a_test_with_films_are_refused_and_not_kept(
     data, other, before = kept
     new = {"name": "new", **table(tmp_path / "new")}
     folder = tmp_path / "run" / "external" / "x"
+    finish(folder)
     message = f"external.1 (x): {expected}: the films of {folder} are of other choices: "
     with pytest.raises(ValueError, match=f"^{re.escape(message)}expected another name for .*"):
         run_of(tmp_path, data, new, {**other, **keys})
@@ -147,6 +148,7 @@ def test_films_of_a_test_may_move_but_not_change(
 ):
     data, other, before = kept
     file, root = tmp_path / "run" / "protocol.toml", tmp_path / "moved"
+    finish(tmp_path / "run" / "external" / "x")
     shutil.copytree(tmp_path / "other", root)
     moved = {**other, "root": str(root)}
     (root / "l.csv").write_text((root / "l.csv").read_text().replace("d,4,0", "d,4,1"))
@@ -179,12 +181,9 @@ def test_a_test_that_was_removed_may_come_back_as_it_was(
     folder = tmp_path / "run" / "external" / "x"
     files = sorted(folder.rglob("*"))
     assert run_of(tmp_path, data).protocol.external == ()
-    without = (tmp_path / "run" / "protocol.toml").read_bytes()
     assert sorted(folder.rglob("*")) == files
-    with pytest.raises(ValueError, match=r"^external\.0 \(x\): uncertain: was ignore, now zeros: "):
-        run_of(tmp_path, data, {**other, "uncertain": "zeros"})
-    assert (tmp_path / "run" / "protocol.toml").read_bytes() == without
-    run_of(tmp_path, data, other)
+    check_test(run_of(tmp_path, data, other), "x", read=stages.labelled_films)
+    assert sorted(folder.rglob("*")) == files
     assert (tmp_path / "run" / "protocol.toml").read_bytes() == before
 
 
@@ -194,10 +193,69 @@ def test_phantoms_that_are_drawn_for_a_test_are_those_of_its_choices(tmp_path: P
     alone = run_of(tmp_path, data, drawn)
     stages.labelled_films(external_run(alone, "x"))
     run_of(tmp_path, data)
+    without = (alone.out / "protocol.toml").read_bytes()
     assert run_of(tmp_path, data, drawn).protocol == alone.protocol
-    run_of(tmp_path, data)
+    finish(alone.out / "external" / "x")
+    (alone.out / "protocol.toml").write_bytes(without)
     with pytest.raises(ValueError, match=r"^external\.0 \(x\): films: was 20, now 21: "):
         run_of(tmp_path, data, {**drawn, "films": 21})
+
+
+@pytest.mark.parametrize("left", ["manifest", "phantom", "partial"])
+def test_phantoms_of_a_test_that_is_not_finished_are_drawn_anew(tmp_path: Path, left: str):
+    data = table(tmp_path / "films")
+    drawn: dict[str, object] = {"source": "phantom", "films": 20, "size": 32, "hospital": 2}
+    test = external_run(run_of(tmp_path, data, drawn), "x")
+    stages.labelled_films(test)
+    if left != "manifest":
+        shutil.rmtree(test.out / "manifest")
+    if left == "partial":
+        folder = (test.out / "phantom").rename(test.out / "phantom.partial")
+        (folder / "receipt.json").rename(folder / "inputs.json")
+    run = run_of(tmp_path, data, {**drawn, "films": 21})
+    check_test(run, "x", read=stages.labelled_films)
+    assert len(stages.labelled_films(external_run(run, "x"))) == 21
+
+
+def test_a_test_that_is_not_finished_goes_on_with_other_keys(
+    tmp_path: Path,
+    kept: tuple[dict[str, object], dict[str, object], bytes],
+    capsys: pytest.CaptureFixture[str],
+):
+    """Its places must be there: what was read with other keys is nothing to test on."""
+    data, other, _ = kept
+    keys = {"uncertain": "zeros"}
+    test = external_run(run_of(tmp_path, data, other), "x")
+    stages.prepared(test)
+    (tmp_path / "other").rename(tmp_path / "away")
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): "):
+        run_of(tmp_path, data, {**other, **keys})
+    (tmp_path / "away").rename(tmp_path / "other")
+    run = run_of(tmp_path, data, {**other, **keys})
+    (test.out / "predictions").mkdir()
+    with locked(test.out / "predictions" / "n.partial"), pytest.raises(BusyError):
+        check_test(run, "x", read=stages.labelled_films)
+    with locked(test.out), pytest.raises(BusyError):
+        check_test(run, "x", read=stages.labelled_films)
+    assert (test.out / "prepared").is_dir()
+    check_test(run, "x", read=stages.labelled_films)
+    assert [one.name for one in test.out.iterdir()] == ["manifest"]
+    line = f"{test.out} holds an unfinished test of other films: it is made anew (uncertain: was "
+    assert line in capsys.readouterr().err
+
+
+def test_a_protocol_whose_test_is_refused_goes_on_when_it_is_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stages, "_fetch_weights", lambda run: None)
+    data = table(tmp_path / "films", [*PLAIN, *PLAIN_TWO])
+    other = table(tmp_path / "other", [("c", "3"), ("f", "6"), ("g", "7")])
+    with pytest.raises(ValueError, match="1 of 3 films is of the run's patients, by name"):
+        stages.manifest(run_of(tmp_path, data, other))
+    (tmp_path / "exclude.txt").write_text("c\n")
+    corrected = run_of(tmp_path, data, {**other, "exclude": str(tmp_path / "exclude.txt")})
+    assert len(stages.manifest(corrected)) == 5
+    assert len(stages.labelled_films(external_run(corrected, "x"))) == 2
 
 
 def test_a_test_of_another_order_or_name_is_no_other_test(
@@ -444,6 +502,30 @@ def test_a_refused_test_leaves_nothing_and_the_corrected_command_is_done(
     with pytest.raises(ValueError, match=r"^external\.1 \(y\): 2 films of 1 patient"):
         added(name="y", **table(tmp_path / "one", [("g", "8"), ("h", "8")]))
     assert [one.name for one in (out / "external").iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("refusal", [BusyError, ValueError])
+def test_what_another_process_makes_of_a_test_meanwhile_stays(
+    tmp_path: Path,
+    added: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: type[ValueError],
+):
+    """`lucency run` makes the test that `evaluate` begins with: its folder is not yet there."""
+    film = tmp_path / "run" / "external" / "x" / "manifest.partial" / "film"
+
+    with ExitStack() as other:
+
+        def made_meanwhile(run: Run, name: str, **_: object) -> None:
+            film.parent.mkdir(parents=True)
+            other.enter_context(locked(film.parent))
+            film.touch()
+            raise refusal("not now")
+
+        monkeypatch.setattr(added_tests, "check_test", made_meanwhile)
+        with pytest.raises(refusal, match="not now"):
+            added()
+    assert film.is_file()
 
 
 def test_an_unfinished_test_that_the_protocol_does_not_name_is_made_anew(

@@ -9,6 +9,7 @@ Letters in shapes: n films, k findings.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,9 +29,10 @@ from lucency.core.manifest import (
     load_prepared,
     read_table,
 )
+from lucency.core.parallel import rank
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
-from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produce
+from lucency.core.stage import LOCK, RECEIPT, discard_outdated, fingerprint_of, locked, produce
 from lucency.core.tables import NIH_NAME, film_names, save_tables
 from lucency.data.collections.overlaps import overlap
 from lucency.data.duplicates import pixel_digests
@@ -47,7 +49,15 @@ from lucency.evaluation.external_validation import (
 )
 from lucency.evaluation.summary import Evaluation
 from lucency.pipeline.feature_stage import training_features
-from lucency.pipeline.run import EXTERNAL, Run, Trained, best_network, external_run
+from lucency.pipeline.run import (
+    EXTERNAL,
+    Run,
+    Trained,
+    best_network,
+    external_run,
+    is_tested,
+    other_films,
+)
 
 USUAL_METHOD = "platt"  # of recalibration, where the protocol has none
 LEAST_PATIENTS = 2  # one who recalibrates, and one who tests
@@ -60,7 +70,12 @@ class KnownFilmsError(ValueError):
 
 
 def check_external(run: Run, *, read: Films) -> None:
-    """Raise ValueError for an external test that cannot be one: before networks are trained."""
+    """Raise ValueError for an external test that cannot be one: before networks are trained.
+
+    Of several processes the first checks for all.
+    """
+    if rank() > 0:
+        return
     for choice in run.protocol.external:
         check_test(run, choice.name, read=read)
 
@@ -70,10 +85,9 @@ def check_test(run: Run, name: str, *, read: Films) -> None:
 
     Its places must be there unless its films are prepared, its films and patients not those of a
     training source, and its patients known. `read` gives the labelled films of the run of a source.
+    What was made of other films is discarded, as `discard_other_films` does.
     """
-    tests = enumerate(run.protocol.external)
-    place, choice = next((place, one) for place, one in tests if one.name == name)
-    key = f"{EXTERNAL}.{place}"
+    key, choice = _entry(run, name)
     for own in run.protocol.data.every:
         if why := overlap(own, choice):
             raise ValueError(
@@ -88,12 +102,46 @@ def check_test(run: Run, name: str, *, read: Films) -> None:
     for text in lost.values():
         own = in_keys(text, key)
         raise ValueError(own if text.startswith("data.") else f"{key} ({name}): {own}")
+    discard_other_films(run, name)
     with own_keys(key):
         films = read(test)
     _refuse_unknown(films, f"{key} ({name})")
     refuse_few_patients(films, f"{key} ({name})")
     if choice.source != "phantom":
         _refuse_own_people(read(run), films, run=run, choice=choice, key=key)
+
+
+def _entry(run: Run, name: str) -> tuple[str, External]:
+    """Return the section of an external test in the protocol, and what stands there."""
+    tests = enumerate(run.protocol.external)
+    place, choice = next((place, one) for place, one in tests if one.name == name)
+    return f"{EXTERNAL}.{place}", choice
+
+
+def discard_other_films(run: Run, name: str) -> None:
+    """Remove what a test that was never finished has left of other films than it has now.
+
+    Nothing is removed while its places are not there. Raises BusyError where another process makes
+    the test.
+    """
+    key, choice = _entry(run, name)
+    if is_tested(run.out, name) or absent_places(choice):
+        return
+    with own_keys(key):
+        test = external_run(run, name)
+        found = other_films(test)
+    if found:
+        with locked(test.out):
+            remove_test(test.out)
+        say(f"{test.out} holds an unfinished test of other films: it is made anew ({found[0]})")
+
+
+def remove_test(folder: Path) -> None:
+    """Remove the folder of a test; raises BusyError where another process writes in it."""
+    for lock in list(folder.rglob(f"*{LOCK}")):
+        with locked(lock.with_suffix("")):  # which only a process that was killed has left
+            pass
+    shutil.rmtree(folder)
 
 
 def refuse_few_patients(films: Manifest, which: str) -> None:
