@@ -254,6 +254,7 @@ def test_a_protocol_whose_test_is_refused_goes_on_when_it_is_corrected(
         stages.manifest(run_of(tmp_path, data, other))
     (tmp_path / "exclude.txt").write_text("c\n")
     corrected = run_of(tmp_path, data, {**other, "exclude": str(tmp_path / "exclude.txt")})
+    stages.check_tests(corrected)  # as before networks are trained
     assert len(stages.manifest(corrected)) == 5
     assert len(stages.labelled_films(external_run(corrected, "x"))) == 2
 
