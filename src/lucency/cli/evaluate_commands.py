@@ -26,7 +26,6 @@ from lucency.cli.options import (
     label_columns,
     to_folder,
 )
-from lucency.core.files import BusyError
 
 OPTIONS = ("source", "root", "labels", "image_column", "patient_column")  # keys with one
 
@@ -114,6 +113,8 @@ def test_on_source(
 @contextmanager
 def _named_by_options() -> Iterator[None]:
     """Let an error of an external test name options in place of the keys of a protocol."""
+    from lucency.core.files import BusyError
+
     try:
         yield
     except BusyError:
