@@ -472,7 +472,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
     def compared(run: Run, name: str) -> ExternalValidation:
         test = external_run(run, name)
-        refuse_known_films(stages.prepared(run), stages.prepared(test), name=name)
+        refuse_known_films(stages.prepared(run), stages.prepared(test), name=name, out=run.out)
         finish(test.out)
         return ExternalValidation(about={"name": name}, conclusion="", **nothing)
 
@@ -493,12 +493,13 @@ def test_a_refused_test_leaves_nothing_and_the_corrected_command_is_done(
 ):
     out = tmp_path / "run"
     before = (out / "protocol.toml").read_bytes()
-    with pytest.raises(ValueError, match="x: 1 of 4 films shows"):
+    line = f"x: 1 of 4 films shows .* name {re.escape(str(out / 'twice-x.csv'))}, which lists them"
+    with pytest.raises(ValueError, match=line):
         added()
     assert (out / "protocol.toml").read_bytes() == before
     assert not (out / "external").exists()
-    (tmp_path / "exclude.txt").write_text("same\n")
-    added(exclude=tmp_path / "exclude.txt")
+    added(exclude=out / "twice-x.csv")
+    assert len(load_prepared(out / "external" / "x" / "prepared").manifest) == 3
     assert [one.name for one in read_protocol(out / "protocol.toml").external] == ["x"]
     with pytest.raises(ValueError, match=r"^external\.1 \(y\): 2 films of 1 patient"):
         added(name="y", **table(tmp_path / "one", [("g", "8"), ("h", "8")]))

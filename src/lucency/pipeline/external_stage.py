@@ -20,6 +20,7 @@ import pandas as pd
 from jaxtyping import Shaped
 
 from lucency.config.sections import External, Source, Split
+from lucency.core.files import write_table
 from lucency.core.manifest import (
     SOURCE,
     UNKNOWN_PATIENT,
@@ -282,7 +283,7 @@ def _write(
     name, choices = test.out.name, trained.run.protocol.evaluation
     say(f"External test {name}: {counted(len(films.manifest), 'film')}")
     refuse_few_patients(films.manifest, f"{EXTERNAL} {name}")
-    refuse_known_films(trained.prepared, films, name=name)
+    refuse_known_films(trained.prepared, films, name=name, out=trained.run.out)
     entries = trained.plan.row[trained.plan.part == "test"]
     apart = set_apart(films.manifest, choices=Split(apart=RECALIBRATED_ON, seed=choices.seed))
     method = choices.recalibration
@@ -310,10 +311,10 @@ def _write(
     save_tables(found, folder)
 
 
-def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
+def refuse_known_films(own: Prepared, other: Prepared, *, name: str, out: Path) -> None:
     """Raise KnownFilmsError where prepared films of a test are those of the run, to the pixel.
 
-    Films of one grey are no film's in particular.
+    They are listed in twice-NAME.csv in `out`. Films of one grey are no film's in particular.
     """
     with progress("Comparing films of the run", unit="films") as advance:
         known = {digest: row for row, digest in pixel_digests(own, progress=advance).items()}
@@ -321,10 +322,15 @@ def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
         seen = pixel_digests(other, progress=advance)
     pairs = [(known[one], row) for row, one in seen.items() if one in known]
     if pairs:
-        mine, theirs = own.manifest.image[pairs[0][0]], other.manifest.image[pairs[0][1]]
+        mine, theirs = (
+            films.manifest.image[list(rows)]
+            for films, rows in zip((own, other), zip(*pairs, strict=True), strict=True)
+        )
+        file = out / f"twice-{name}.csv"
+        write_table(pd.DataFrame({"image": theirs, "other": mine}), file)
         count = counted(len(pairs), "film", "shows/show", of=len(other.manifest))
         raise KnownFilmsError(
             f"{EXTERNAL} {name}: {count} what a film of the run does, to the pixel "
-            f"({theirs} = {mine}, …): networks may have been trained on them; list them in a file "
-            "and name it as `exclude` of this test"
+            f"({theirs[0]} = {mine[0]}, …): networks may have been trained on them; name {file}, "
+            "which lists them, as `exclude` of this test"
         )
