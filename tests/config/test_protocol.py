@@ -167,6 +167,15 @@ POLICIES = '"ignore", "zeros", "ones", "soft"'
             'data.also.0.align.str: found 3, expected one finding, a list of findings, or "" for '
             "none",
         ),
+        (
+            "[data.align]\nuncertain = 3",
+            'data.align.uncertain: found 3, expected one finding, a list of findings, or "" for '
+            "none",
+        ),
+        (
+            "[data.uncertain]\nalign = 3",
+            "data.uncertain.align: found 3, expected 'ignore', 'zeros', 'ones' or 'soft'",
+        ),
         ("[data]\nalign = { X = ['Mass', 3] }", "data.align.X.1: found 3, expected text"),
         ("[data]\nalign = 3", "data.align: found 3, expected a table of keys"),
         (

@@ -210,15 +210,18 @@ def test_unknown_patients_are_refused(tested: Path, monkeypatch: pytest.MonkeyPa
     assert "new" not in (tested / "protocol.toml").read_text()
 
 
-def test_films_of_the_run_under_other_names_are_refused(tested: Path):
+def test_films_of_the_run_under_other_names_are_refused(tested: Path, tmp_path: Path):
     films = load_prepared(tested / "prepared")
     other = load_prepared(tested / "external" / "second" / "prepared")
-    refuse_known_films(films, other, name="second")
+    refuse_known_films(films, other, name="second", out=tmp_path)
+    assert not list(tmp_path.iterdir())
     pixels = np.array(other.pixels)
     pixels[3], pixels[5] = films.pixels[7], 0
     image = films.manifest.image[7]
     with pytest.raises(ValueError, match=f"1 of 40 films shows .* = {image}"):
-        refuse_known_films(films, replace(other, pixels=pixels), name="second")
+        refuse_known_films(films, replace(other, pixels=pixels), name="second", out=tmp_path)
+    listed = pd.read_csv(tmp_path / "twice-second.csv")
+    assert listed.to_numpy().tolist() == [[other.manifest.image[3], image]]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +20,14 @@ from lucency.audit.checks.run_checks import save_issues
 from lucency.cli import evaluate_commands
 from lucency.config.protocol import Protocol, parse_external, parse_protocol, read_protocol
 from lucency.config.sections import External, Split
+from lucency.core.files import BusyError
 from lucency.core.manifest import Manifest, empty_boxes, load_prepared
+from lucency.core.stage import locked
 from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import RECALIBRATED_ON, ExternalValidation
 from lucency.pipeline import added_tests, stages
 from lucency.pipeline.external_stage import check_test, refuse_known_films
-from lucency.pipeline.run import Run, external_run, open_run
+from lucency.pipeline.run import Run, checked_run, external_run, keep_protocol, open_run
 
 PLAIN_TWO = [("d", "4"), ("e", "5")]
 PLAIN = [("a", "1"), ("b", "2"), ("c", "3")]  # film and patient
@@ -128,6 +133,7 @@ def test_other_keys_of_a_test_with_films_are_refused_and_not_kept(
     data, other, before = kept
     new = {"name": "new", **table(tmp_path / "new")}
     folder = tmp_path / "run" / "external" / "x"
+    finish(folder)
     message = f"external.1 (x): {expected}: the films of {folder} are of other choices: "
     with pytest.raises(ValueError, match=f"^{re.escape(message)}expected another name for .*"):
         run_of(tmp_path, data, new, {**other, **keys})
@@ -142,6 +148,7 @@ def test_films_of_a_test_may_move_but_not_change(
 ):
     data, other, before = kept
     file, root = tmp_path / "run" / "protocol.toml", tmp_path / "moved"
+    finish(tmp_path / "run" / "external" / "x")
     shutil.copytree(tmp_path / "other", root)
     moved = {**other, "root": str(root)}
     (root / "l.csv").write_text((root / "l.csv").read_text().replace("d,4,0", "d,4,1"))
@@ -174,12 +181,9 @@ def test_a_test_that_was_removed_may_come_back_as_it_was(
     folder = tmp_path / "run" / "external" / "x"
     files = sorted(folder.rglob("*"))
     assert run_of(tmp_path, data).protocol.external == ()
-    without = (tmp_path / "run" / "protocol.toml").read_bytes()
     assert sorted(folder.rglob("*")) == files
-    with pytest.raises(ValueError, match=r"^external\.0 \(x\): uncertain: was ignore, now zeros: "):
-        run_of(tmp_path, data, {**other, "uncertain": "zeros"})
-    assert (tmp_path / "run" / "protocol.toml").read_bytes() == without
-    run_of(tmp_path, data, other)
+    check_test(run_of(tmp_path, data, other), "x", read=stages.labelled_films)
+    assert sorted(folder.rglob("*")) == files
     assert (tmp_path / "run" / "protocol.toml").read_bytes() == before
 
 
@@ -189,10 +193,70 @@ def test_phantoms_that_are_drawn_for_a_test_are_those_of_its_choices(tmp_path: P
     alone = run_of(tmp_path, data, drawn)
     stages.labelled_films(external_run(alone, "x"))
     run_of(tmp_path, data)
+    without = (alone.out / "protocol.toml").read_bytes()
     assert run_of(tmp_path, data, drawn).protocol == alone.protocol
-    run_of(tmp_path, data)
+    finish(alone.out / "external" / "x")
+    (alone.out / "protocol.toml").write_bytes(without)
     with pytest.raises(ValueError, match=r"^external\.0 \(x\): films: was 20, now 21: "):
         run_of(tmp_path, data, {**drawn, "films": 21})
+
+
+@pytest.mark.parametrize("left", ["manifest", "phantom", "partial"])
+def test_phantoms_of_a_test_that_is_not_finished_are_drawn_anew(tmp_path: Path, left: str):
+    data = table(tmp_path / "films")
+    drawn: dict[str, object] = {"source": "phantom", "films": 20, "size": 32, "hospital": 2}
+    test = external_run(run_of(tmp_path, data, drawn), "x")
+    stages.labelled_films(test)
+    if left != "manifest":
+        shutil.rmtree(test.out / "manifest")
+    if left == "partial":
+        folder = (test.out / "phantom").rename(test.out / "phantom.partial")
+        (folder / "receipt.json").rename(folder / "inputs.json")
+    run = run_of(tmp_path, data, {**drawn, "films": 21})
+    check_test(run, "x", read=stages.labelled_films)
+    assert len(stages.labelled_films(external_run(run, "x"))) == 21
+
+
+def test_a_test_that_is_not_finished_goes_on_with_other_keys(
+    tmp_path: Path,
+    kept: tuple[dict[str, object], dict[str, object], bytes],
+    capsys: pytest.CaptureFixture[str],
+):
+    """Its places must be there: what was read with other keys is nothing to test on."""
+    data, other, _ = kept
+    keys = {"uncertain": "zeros"}
+    test = external_run(run_of(tmp_path, data, other), "x")
+    stages.prepared(test)
+    (tmp_path / "other").rename(tmp_path / "away")
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): "):
+        run_of(tmp_path, data, {**other, **keys})
+    (tmp_path / "away").rename(tmp_path / "other")
+    run = run_of(tmp_path, data, {**other, **keys})
+    (test.out / "predictions").mkdir()
+    with locked(test.out / "predictions" / "n.partial"), pytest.raises(BusyError):
+        check_test(run, "x", read=stages.labelled_films)
+    with locked(test.out), pytest.raises(BusyError):
+        check_test(run, "x", read=stages.labelled_films)
+    assert (test.out / "prepared").is_dir()
+    check_test(run, "x", read=stages.labelled_films)
+    assert [one.name for one in test.out.iterdir()] == ["manifest"]
+    line = f"{test.out} holds an unfinished test of other films: it is made anew (uncertain: was "
+    assert line in capsys.readouterr().err
+
+
+def test_a_protocol_whose_test_is_refused_goes_on_when_it_is_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stages, "_fetch_weights", lambda run: None)
+    data = table(tmp_path / "films", [*PLAIN, *PLAIN_TWO])
+    other = table(tmp_path / "other", [("c", "3"), ("f", "6"), ("g", "7")])
+    with pytest.raises(ValueError, match="1 of 3 films is of the run's patients, by name"):
+        stages.manifest(run_of(tmp_path, data, other))
+    (tmp_path / "exclude.txt").write_text("c\n")
+    corrected = run_of(tmp_path, data, {**other, "exclude": str(tmp_path / "exclude.txt")})
+    stages.check_tests(corrected)  # as before networks are trained
+    assert len(stages.manifest(corrected)) == 5
+    assert len(stages.labelled_films(external_run(corrected, "x"))) == 2
 
 
 def test_a_test_of_another_order_or_name_is_no_other_test(
@@ -298,6 +362,14 @@ def test_a_refusal_names_the_key_where_it_begins_with_one(
         check_test(run, "x", read=stages.labelled_films)
 
 
+def test_a_test_that_another_process_reads_is_no_refusal(tmp_path: Path):
+    run = run_of(tmp_path, table(tmp_path / "films"), table(tmp_path / "other"))
+    folder = tmp_path / "run" / "external" / "x"
+    folder.mkdir(parents=True)
+    with locked(folder / "manifest.partial"), pytest.raises(BusyError, match="another process"):
+        check_test(run, "x", read=stages.labelled_films)
+
+
 def test_films_of_one_patient_are_refused_before_they_are_prepared(tmp_path: Path):
     other = table(tmp_path / "other", [("d", "4"), ("e", "4")])
     run = run_of(tmp_path, table(tmp_path / "films"), other)
@@ -314,7 +386,7 @@ def test_films_of_one_patient_are_refused_before_they_are_prepared(tmp_path: Pat
 
 def finish(folder: Path) -> None:
     """Let a test look finished."""
-    (folder / "evaluation").mkdir()
+    (folder / "evaluation").mkdir(parents=True)
     (folder / "evaluation" / "receipt.json").write_text("{}")
 
 
@@ -343,6 +415,45 @@ def test_a_protocol_that_names_no_tests_keeps_those_that_are_finished(
     assert not capsys.readouterr().err
 
 
+def test_of_two_tests_that_are_finished_together_none_is_lost(tmp_path: Path):
+    data, out = table(tmp_path / "films"), tmp_path / "run"
+    tests = [{"name": name, **table(tmp_path / name)} for name in ("one", "two")]
+    run_of(tmp_path, data)
+    opened = [checked_run(protocol(data, one), out=out, workers=1) for one in tests]
+    for run, one in zip(opened, tests, strict=True):
+        finish(out / "external" / str(one["name"]))
+        keep_protocol(run)
+    kept = read_protocol(out / "protocol.toml").external
+    assert sorted(one.name for one in kept) == ["one", "two"]
+
+
+def test_the_protocol_is_written_after_another_process_has_written_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data, file = table(tmp_path / "films"), tmp_path / "run" / "protocol.toml"
+    run_of(tmp_path, data)
+    before = file.read_bytes()
+    other = protocol(data, table(tmp_path / "other"))
+    run = checked_run(other, out=tmp_path / "run", workers=1)
+    held = threading.Event()
+
+    def write() -> None:
+        with locked(file):
+            held.set()
+            time.sleep(0.3)
+            assert file.read_bytes() == before
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        assert held.wait(10)
+        keep_protocol(run)
+        writing.result()
+    assert [one.name for one in read_protocol(file).external] == ["x"]
+    monkeypatch.setattr("lucency.pipeline.run.PATIENCE", 0.1)
+    with locked(file), pytest.raises(BusyError, match=r"protocol\.toml is being written"):
+        run_of(tmp_path, data)
+
+
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Add a csv test to a run as `evaluate` does; its networks are not trained, its films compared.
@@ -361,7 +472,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
     def compared(run: Run, name: str) -> ExternalValidation:
         test = external_run(run, name)
-        refuse_known_films(stages.prepared(run), stages.prepared(test), name=name)
+        refuse_known_films(stages.prepared(run), stages.prepared(test), name=name, out=run.out)
         finish(test.out)
         return ExternalValidation(about={"name": name}, conclusion="", **nothing)
 
@@ -382,16 +493,41 @@ def test_a_refused_test_leaves_nothing_and_the_corrected_command_is_done(
 ):
     out = tmp_path / "run"
     before = (out / "protocol.toml").read_bytes()
-    with pytest.raises(ValueError, match="x: 1 of 4 films shows"):
+    line = f"x: 1 of 4 films shows .* name {re.escape(str(out / 'twice-x.csv'))}, which lists them"
+    with pytest.raises(ValueError, match=line):
         added()
     assert (out / "protocol.toml").read_bytes() == before
     assert not (out / "external").exists()
-    (tmp_path / "exclude.txt").write_text("same\n")
-    added(exclude=tmp_path / "exclude.txt")
+    added(exclude=out / "twice-x.csv")
+    assert len(load_prepared(out / "external" / "x" / "prepared").manifest) == 3
     assert [one.name for one in read_protocol(out / "protocol.toml").external] == ["x"]
     with pytest.raises(ValueError, match=r"^external\.1 \(y\): 2 films of 1 patient"):
         added(name="y", **table(tmp_path / "one", [("g", "8"), ("h", "8")]))
     assert [one.name for one in (out / "external").iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("refusal", [BusyError, ValueError])
+def test_what_another_process_makes_of_a_test_meanwhile_stays(
+    tmp_path: Path,
+    added: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: type[ValueError],
+):
+    """`lucency run` makes the test that `evaluate` begins with: its folder is not yet there."""
+    film = tmp_path / "run" / "external" / "x" / "manifest.partial" / "film"
+
+    with ExitStack() as other:
+
+        def made_meanwhile(run: Run, name: str, **_: object) -> None:
+            film.parent.mkdir(parents=True)
+            other.enter_context(locked(film.parent))
+            film.touch()
+            raise refusal("not now")
+
+        monkeypatch.setattr(added_tests, "check_test", made_meanwhile)
+        with pytest.raises(refusal, match="not now"):
+            added()
+    assert film.is_file()
 
 
 def test_an_unfinished_test_that_the_protocol_does_not_name_is_made_anew(
@@ -459,6 +595,20 @@ def test_a_command_s_refusals_name_its_options(
     given = {"name": None, "changes": None, "out": None, "json": False, **how}
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
         evaluate_commands.test_on_source(tmp_path / "run", chosen, **given)
+
+
+def test_a_command_lets_through_that_another_process_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def busy(folder: Path, choice: External) -> None:
+        raise BusyError(f"{folder} is being written by another process: wait for it")
+
+    monkeypatch.setattr(added_tests, "add_external_test", busy)
+    about = {"source": "phantom", "root": None, "labels": None}
+    with pytest.raises(BusyError, match="another process"):
+        evaluate_commands.test_on_source(
+            tmp_path, about, name=None, changes=None, out=None, json=False
+        )
 
 
 def test_the_same_films_under_another_name_are_named(

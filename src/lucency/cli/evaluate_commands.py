@@ -113,8 +113,12 @@ def test_on_source(
 @contextmanager
 def _named_by_options() -> Iterator[None]:
     """Let an error of an external test name options in place of the keys of a protocol."""
+    from lucency.core.files import BusyError
+
     try:
         yield
+    except BusyError:
+        raise
     except ValueError as error:
         raise ValueError(in_options(str(error))) from error
 

@@ -433,7 +433,8 @@ def _explain(error: ValidationError, choices: object) -> str:
     begin = places[0]  # of a key of several types, each type has an error; the deepest says most
     same = [row for row, one in enumerate(places) if one[: len(begin)] == begin]
     row = max(same, key=lambda row: len(places[row]))
-    either = next((EITHER[step] for step in reversed(begin) if step in EITHER), "")
+    section, key = ("", "", *begin)[-2:]
+    either = EITHER.get(f"{section}.*") or EITHER.get(key, "")
     if len(places[row]) > len(begin) or len(errors[row]["loc"]) == len(begin) or not either:
         return _explain_one(errors[row], ".".join(places[row]))
     found = errors[row]["input"]
@@ -486,11 +487,11 @@ def _explain_one(first: ErrorDetails, place: str) -> str:
     return (f"{place}: " if place else "") + message + ("" if whole else f", found {found[:80]}")
 
 
-EITHER = {  # of keys of several types, what may stand there
+EITHER = {  # of keys of several types, and of all keys of a section, what may stand there
     "uncertain": "one of "
     + ", ".join(f'"{one}"' for one in get_args(sections.Uncertain))
     + ", or a table of those by finding",
-    "align": 'one finding, a list of findings, or "" for none',
+    "align.*": 'one finding, a list of findings, or "" for none',
 }
 EXPECTED = {  # in place of pydantic's messages, by the kind of error
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),

@@ -90,16 +90,16 @@ def _lend(
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock of a folder, a file beside it; the system releases it when this process dies.
 
-    Raises BusyError where another process holds it.
+    Raises BusyError where another process holds it after `wait` seconds.
     """
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder.with_name(folder.name + LOCK))
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=wait)
     except Timeout:
         raise BusyError(f"{folder} is being written by another process: wait for it") from None
     try:

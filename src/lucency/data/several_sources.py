@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Int64, Shaped
 
 from lucency.config.sections import Source
-from lucency.core.files import write_table
+from lucency.core.files import BusyError, write_table
 from lucency.core.manifest import (
     PATIENT_ID,
     READING_COLUMNS,
@@ -226,6 +226,8 @@ def own_keys(where: str) -> Iterator[None]:
     """Let an error of a source name the keys of its own section, `where`, in place of `data`'s."""
     try:
         yield
+    except BusyError:
+        raise
     except ValueError as error:
         raise ValueError(in_keys(str(error), where)) from error
 

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lucency.config.protocol import parse_protocol, without_places
 from lucency.config.sections import External
-from lucency.core.files import no_leftovers
+from lucency.core.files import BusyError, no_leftovers
 from lucency.core.progress import say
 from lucency.core.stage import RECEIPT, fingerprint_of, locked
 from lucency.core.tables import Answer, save_tables
-from lucency.data.sources import absent_places
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.pipeline import stages
-from lucency.pipeline.external_stage import KnownFilmsError, check_test
+from lucency.pipeline.external_stage import (
+    KnownFilmsError,
+    check_test,
+    discard_other_films,
+    remove_test,
+)
 from lucency.pipeline.run import (
     EXTERNAL,
     Run,
     checked_run,
-    external_run,
-    is_tested,
     keep_protocol,
     open_run_folder,
-    other_films,
     require_finished,
 )
 
@@ -48,9 +48,9 @@ def add_external_test(folder: Path, choice: External) -> ExternalValidation:
             f"{folder} has an external test {choice.name!r} of other films: expected another --name"
         )
     place = run.out / EXTERNAL / choice.name
+    if not taken:
+        discard_other_films(_with_test(run, choice), choice.name)
     with nullcontext() if taken else _nothing_left_of(place):
-        if not taken and not is_tested(run.out, choice.name):
-            _discard_other_films(external_run(_with_test(run, choice), choice.name))
         tested = _opened_with(run, choice)
         check_test(tested, choice.name, read=stages.labelled_films)
         _say_same_films(tested, choice.name)
@@ -79,14 +79,6 @@ def _opened_with(run: Run, choice: External) -> Run:
     return replace(opened, source=run.source, cache=run.cache, shared=run.shared)
 
 
-def _discard_other_films(test: Run) -> None:
-    """Remove what a test that was never finished has left of other films."""
-    there = (test.out / "manifest" / RECEIPT).is_file() and not absent_places(test.protocol.data)
-    if there and other_films(test):
-        say(f"{test.out} holds an unfinished test of other films: it is made anew")
-        shutil.rmtree(test.out)
-
-
 def _say_same_films(run: Run, name: str) -> None:
     """Tell which other test of a run has films of the same tables, lists and choices."""
     several = {
@@ -106,7 +98,8 @@ def _say_same_films(run: Run, name: str) -> None:
 def _nothing_left_of(place: Path) -> Iterator[None]:
     """Lend the folder of a test; one that is refused is removed if it is new, or of known films.
 
-    Films that are prepared stay after other errors, and so does what was there before.
+    Films that are prepared stay after other errors, and so does what was there before, and what
+    another process writes.
     """
     new = not place.exists()
     with no_leftovers(place.parent, notes=()):
@@ -114,10 +107,13 @@ def _nothing_left_of(place: Path) -> Iterator[None]:
         with locked(place):
             try:
                 yield
+            except BusyError:
+                raise
             except ValueError as error:
                 cheap = new and not any(place.glob("prepared*"))
                 if place.exists() and (cheap or isinstance(error, KnownFilmsError)):
-                    shutil.rmtree(place)
+                    with suppress(BusyError):  # another process's, and the refusal is what to show
+                        remove_test(place)
                 raise
 
 

@@ -9,6 +9,7 @@ Letters in shapes: n films, k findings.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ import pandas as pd
 from jaxtyping import Shaped
 
 from lucency.config.sections import External, Source, Split
+from lucency.core.files import write_table
 from lucency.core.manifest import (
     SOURCE,
     UNKNOWN_PATIENT,
@@ -28,9 +30,10 @@ from lucency.core.manifest import (
     load_prepared,
     read_table,
 )
+from lucency.core.parallel import rank
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
-from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produce
+from lucency.core.stage import LOCK, RECEIPT, discard_outdated, fingerprint_of, locked, produce
 from lucency.core.tables import NIH_NAME, film_names, save_tables
 from lucency.data.collections.overlaps import overlap
 from lucency.data.duplicates import pixel_digests
@@ -47,7 +50,15 @@ from lucency.evaluation.external_validation import (
 )
 from lucency.evaluation.summary import Evaluation
 from lucency.pipeline.feature_stage import training_features
-from lucency.pipeline.run import EXTERNAL, Run, Trained, best_network, external_run
+from lucency.pipeline.run import (
+    EXTERNAL,
+    Run,
+    Trained,
+    best_network,
+    external_run,
+    is_tested,
+    other_films,
+)
 
 USUAL_METHOD = "platt"  # of recalibration, where the protocol has none
 LEAST_PATIENTS = 2  # one who recalibrates, and one who tests
@@ -60,7 +71,12 @@ class KnownFilmsError(ValueError):
 
 
 def check_external(run: Run, *, read: Films) -> None:
-    """Raise ValueError for an external test that cannot be one: before networks are trained."""
+    """Raise ValueError for an external test that cannot be one: before networks are trained.
+
+    Of several processes the first checks for all.
+    """
+    if rank() > 0:
+        return
     for choice in run.protocol.external:
         check_test(run, choice.name, read=read)
 
@@ -70,10 +86,9 @@ def check_test(run: Run, name: str, *, read: Films) -> None:
 
     Its places must be there unless its films are prepared, its films and patients not those of a
     training source, and its patients known. `read` gives the labelled films of the run of a source.
+    What was made of other films is discarded, as `discard_other_films` does.
     """
-    tests = enumerate(run.protocol.external)
-    place, choice = next((place, one) for place, one in tests if one.name == name)
-    key = f"{EXTERNAL}.{place}"
+    key, choice = _entry(run, name)
     for own in run.protocol.data.every:
         if why := overlap(own, choice):
             raise ValueError(
@@ -88,12 +103,46 @@ def check_test(run: Run, name: str, *, read: Films) -> None:
     for text in lost.values():
         own = in_keys(text, key)
         raise ValueError(own if text.startswith("data.") else f"{key} ({name}): {own}")
+    discard_other_films(run, name)
     with own_keys(key):
         films = read(test)
     _refuse_unknown(films, f"{key} ({name})")
     refuse_few_patients(films, f"{key} ({name})")
     if choice.source != "phantom":
         _refuse_own_people(read(run), films, run=run, choice=choice, key=key)
+
+
+def _entry(run: Run, name: str) -> tuple[str, External]:
+    """Return the section of an external test in the protocol, and what stands there."""
+    tests = enumerate(run.protocol.external)
+    place, choice = next((place, one) for place, one in tests if one.name == name)
+    return f"{EXTERNAL}.{place}", choice
+
+
+def discard_other_films(run: Run, name: str) -> None:
+    """Remove what a test that was never finished has left of other films than it has now.
+
+    Nothing is removed while its places are not there. Raises BusyError where another process makes
+    the test.
+    """
+    key, choice = _entry(run, name)
+    if is_tested(run.out, name) or absent_places(choice):
+        return
+    with own_keys(key):
+        test = external_run(run, name)
+        found = other_films(test)
+    if found:
+        with locked(test.out):
+            remove_test(test.out)
+        say(f"{test.out} holds an unfinished test of other films: it is made anew ({found[0]})")
+
+
+def remove_test(folder: Path) -> None:
+    """Remove the folder of a test; raises BusyError where another process writes in it."""
+    for lock in list(folder.rglob(f"*{LOCK}")):
+        with locked(lock.with_suffix("")):  # which only a process that was killed has left
+            pass
+    shutil.rmtree(folder)
 
 
 def refuse_few_patients(films: Manifest, which: str) -> None:
@@ -234,7 +283,7 @@ def _write(
     name, choices = test.out.name, trained.run.protocol.evaluation
     say(f"External test {name}: {counted(len(films.manifest), 'film')}")
     refuse_few_patients(films.manifest, f"{EXTERNAL} {name}")
-    refuse_known_films(trained.prepared, films, name=name)
+    refuse_known_films(trained.prepared, films, name=name, out=trained.run.out)
     entries = trained.plan.row[trained.plan.part == "test"]
     apart = set_apart(films.manifest, choices=Split(apart=RECALIBRATED_ON, seed=choices.seed))
     method = choices.recalibration
@@ -262,10 +311,10 @@ def _write(
     save_tables(found, folder)
 
 
-def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
+def refuse_known_films(own: Prepared, other: Prepared, *, name: str, out: Path) -> None:
     """Raise KnownFilmsError where prepared films of a test are those of the run, to the pixel.
 
-    Films of one grey are no film's in particular.
+    They are listed in twice-NAME.csv in `out`. Films of one grey are no film's in particular.
     """
     with progress("Comparing films of the run", unit="films") as advance:
         known = {digest: row for row, digest in pixel_digests(own, progress=advance).items()}
@@ -273,10 +322,15 @@ def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
         seen = pixel_digests(other, progress=advance)
     pairs = [(known[one], row) for row, one in seen.items() if one in known]
     if pairs:
-        mine, theirs = own.manifest.image[pairs[0][0]], other.manifest.image[pairs[0][1]]
+        mine, theirs = (
+            films.manifest.image[list(rows)]
+            for films, rows in zip((own, other), zip(*pairs, strict=True), strict=True)
+        )
+        file = out / f"twice-{name}.csv"
+        write_table(pd.DataFrame({"image": theirs, "other": mine}), file)
         count = counted(len(pairs), "film", "shows/show", of=len(other.manifest))
         raise KnownFilmsError(
             f"{EXTERNAL} {name}: {count} what a film of the run does, to the pixel "
-            f"({theirs} = {mine}, …): networks may have been trained on them; list them in a file "
-            "and name it as `exclude` of this test"
+            f"({theirs[0]} = {mine[0]}, …): networks may have been trained on them; name {file}, "
+            "which lists them, as `exclude` of this test"
         )

@@ -40,14 +40,16 @@ from lucency.core.stage import (
     fingerprint_file,
     fingerprint_of,
     is_complete,
+    locked,
 )
 from lucency.data.film_files import film_exists
 from lucency.data.several_sources import as_drawn, inputs_of_sources, own_keys, section_of
-from lucency.data.sources import absent_places, stated_findings
+from lucency.data.sources import KNOBS, absent_places, stated_findings
 from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
 EXTERNAL = "external"  # the section and the folder of external tests, and before their failures
+PATIENCE = 60.0  # seconds in which another process has written the protocol, which takes one
 LATE = ("ensemble.", EXTERNAL)  # sections that may change in a finished run
 
 
@@ -148,8 +150,7 @@ def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run
     file = out / "protocol.toml"
     known = _read_known(file)
     placed, unnamed = _placed(protocol, known), _unnamed_tests(protocol, known)
-    kept = [one for one in unnamed if is_tested(out, one.name)]
-    protocol = placed.model_copy(update={"external": (*placed.external, *kept)})
+    protocol = _with_finished_tests(placed, known, out=out)
     count = workers or os.cpu_count() or 1
     run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
     if rank() > 0 or protocol == known:
@@ -177,11 +178,23 @@ def _binds(file: Path) -> bool:
 
 
 def keep_protocol(run: Run) -> None:
-    """Write a run's protocol into its folder, where another is there or none."""
+    """Write a run's protocol into its folder, where another is there or none.
+
+    Finished tests that another process has added since the run was opened are kept.
+    """
     file = run.out / "protocol.toml"
-    if rank() == 0 and run.protocol != _read_known(file):
-        run.out.mkdir(parents=True, exist_ok=True)
-        write_whole(file, protocol_text(run.protocol))
+    if rank() > 0 or run.protocol == _read_known(file):
+        return
+    run.out.mkdir(parents=True, exist_ok=True)
+    with locked(file, wait=PATIENCE):
+        protocol = _with_finished_tests(run.protocol, _read_known(file), out=run.out)
+        write_whole(file, protocol_text(protocol))
+
+
+def _with_finished_tests(protocol: Protocol, known: Protocol | None, *, out: Path) -> Protocol:
+    """Return a protocol with the finished tests that it does not name and the known one does."""
+    kept = [one for one in _unnamed_tests(protocol, known) if is_tested(out, one.name)]
+    return protocol.model_copy(update={"external": (*protocol.external, *kept)})
 
 
 def is_tested(out: Path, name: str) -> bool:
@@ -271,13 +284,16 @@ def _refuse_other_tests(run: Run, known: Protocol) -> None:
     """Raise ValueError where a folder has films of an external test that has other choices now.
 
     A test is known by its name. Its places may change as the run's own do, but not their content;
-    that is also checked of a test that `known` does not name, but whose folder was kept.
+    that is also checked of a test that `known` does not name, but whose folder was kept. What is
+    not finished may change while its places are there: it is made anew when the test is checked.
     """
     was, now = _choices_of_tests(known), _choices_of_tests(run.protocol)
     earlier = {one.name: one for one in known.external}
     for index, one in enumerate(run.protocol.external):
         folder = run.out / EXTERNAL / one.name
         if one == earlier.get(one.name) or not any(file.is_file() for file in folder.rglob("*")):
+            continue
+        if not is_tested(run.out, one.name) and not absent_places(one):
             continue
         key, choices = f"{EXTERNAL}.{index}", now[one.name]
         found = differences(was.get(one.name, choices), choices)
@@ -297,14 +313,22 @@ def _choices_of_tests(protocol: Protocol) -> dict[str, dict[str, Any]]:
 
 
 def other_films(test: Run) -> list[str]:
-    """Return what differs from the inputs that the films of an external test were read from."""
-    receipt = test.out / "manifest" / RECEIPT
-    if not receipt.is_file():
-        return []
-    place = as_drawn(test.protocol.data, out=test.source / "phantom")
-    inputs = inputs_of_sources(place, findings=test.protocol.findings)
-    found = differences(json.loads(receipt.read_text(encoding="utf-8")), inputs)
+    """Return what differs from what the films of an external test were drawn and read from."""
+    data, found = test.protocol.data, list[str]()
+    drawn, read = (_made_from(test.out / name) for name in ("phantom", "manifest"))
+    if drawn is not None and data.source == "phantom" and not data.root:
+        found = differences(drawn, data.model_dump(include=KNOBS))
+    if read is not None and not found:
+        place = as_drawn(data, out=test.source / "phantom")
+        found = differences(read, inputs_of_sources(place, findings=test.protocol.findings))
     return [one.removeprefix("data.") for one in found]
+
+
+def _made_from(folder: Path) -> dict[str, Any] | None:
+    """Return the inputs of a stage, finished or not; None where it has left nothing."""
+    notes = (folder / RECEIPT, folder.with_name(f"{folder.name}.partial") / NOTE)
+    there = next((note for note in notes if note.is_file()), None)
+    return json.loads(there.read_text(encoding="utf-8") or "{}") if there else None
 
 
 def how_to_move(run: Run, *keys: str) -> str:

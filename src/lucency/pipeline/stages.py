@@ -209,10 +209,13 @@ def _write_parts(run: Run, folder: Path) -> None:
     else:
         films, root = prepared(run).manifest, Path(source(run).root)
         about = {"choices": run.protocol.split, "place": source(run)}
-        part = split(
-            films, root=root, tell=lambda line: None, **about
-        )  # reported when they were read
+        part = split(films, root=root, tell=_shown_when_read, **about)
     save_part(_parted_names(run), part, folder / "part.csv")
+
+
+def _shown_when_read(line: str) -> None:
+    """Show no line on the films of lists a second time."""
+    del line
 
 
 def _parted_names(run: Run) -> np.ndarray:
