@@ -173,7 +173,7 @@ def test_excluded_films_are_gone_from_the_list_and_from_disk(tmp_path):
 
 def test_one_picture_under_two_names_is_found_in_a_run():
     films = toy_films(40)
-    pixels = films.pixels.copy()
+    pixels = np.array(films.pixels)
     pixels[39] = pixels[0]
     part = np.repeat(["train", "val", "test"], [20, 10, 10])
     plan = replace(originals(films.manifest.label), part=part)

@@ -131,7 +131,7 @@ def test_a_changed_label_file_is_refused_and_named(
 @pytest.mark.parametrize(
     "places",
     [
-        ("prepared.partial/rows.npy", "prepared"),
+        ("prepared.partial/shards", "prepared"),
         ("networks/test_convnext.partial/checkpoint.pt", "networks/test_convnext"),
     ],
 )
