@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.config.protocol import Protocol, parse_protocol, protocol_text, read_protocol
+from lucency.config.protocol import (
+    Protocol,
+    parse_external,
+    parse_protocol,
+    protocol_text,
+    read_protocol,
+)
 from lucency.config.sections import Choices, Network, Source
 from lucency.core.manifest import FINDINGS, Preparation
 
@@ -296,3 +302,9 @@ def test_a_finding_is_named_once() -> None:
         parse_protocol(
             {"name": "p", "findings": ["Mass", "Mass"], "network": [{"name": "alexnet"}]}, name="p"
         )
+
+
+def test_a_change_of_a_source_may_be_named_as_messages_name_it():
+    about = {"name": "x", "source": "csv", "root": "films"}
+    for change in ("allow_missing=true", "data.allow_missing=true"):
+        assert parse_external(about, changes=[change]).allow_missing

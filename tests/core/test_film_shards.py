@@ -136,18 +136,26 @@ def test_a_shard_that_is_cut_or_gone_is_named(shards: Path, tmp_path: Path):
     shutil.copytree(shards, tmp_path / "shards")
     file = tmp_path / "shards" / shard_name(1)
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"film 18\.png in .*00001\.npy is damaged.*remove that"):
+    with pytest.raises(
+        ValueError,
+        match=r"film 18\.png in .*00001\.npy is damaged.*remove that",
+    ):
         read(tmp_path / "shards")[18]
     file.unlink()
     with pytest.raises(ValueError, match=r"film 18\.png in .*00001\.npy is not there"):
         read(tmp_path / "shards")[18]
     lost = absent_shards(tmp_path / "shards", read(tmp_path / "shards").index)
     assert {number: rows.tolist() for number, rows in lost.items()} == {1: list(range(16, 31))}
-    np.save(tmp_path / "shards" / "index.npy", read(shards).index[:3])
-    with pytest.raises(ValueError, match=r"index\.npy: found the index of 3 films, expected"):
+    place, index = tmp_path / "shards" / "index.npy", read(shards).index
+    np.save(place, index[:3])
+    with pytest.raises(ValueError, match=r"index\.npy: found that of 3 films, or damaged, exp"):
         read(tmp_path / "shards")
-    np.save(tmp_path / "shards" / "index.npy", np.zeros(39))
-    with pytest.raises(ValueError, match=r"index\.npy: found no index, expected that of 39 films"):
+    np.save(place, np.zeros(39))
+    with pytest.raises(ValueError, match=r"index\.npy: found no sound index, expected an index of"):
+        read(tmp_path / "shards")
+    index["shard"][38] = -16_777_098
+    np.save(place, index)
+    with pytest.raises(ValueError, match=r"found that of 39 films, or damaged, .* delete .*"):
         read(tmp_path / "shards")
 
 

@@ -231,7 +231,7 @@ def parse_external(
     """
     changed: dict[str, Any] = dict(choices)
     for change in changes or ():
-        _apply(changed, change)
+        _apply(changed, change.removeprefix("data."))  # as messages name a source's keys
     try:
         return sections.External.model_validate(changed)
     except ValidationError as error:

@@ -33,7 +33,7 @@ BYTES = 1 << 26  # of a shard, unless FEWEST are more
 ABOUT = 256  # shards of a collection between these
 MAPPED = 512  # shards that one process holds open
 VISIBLE = 10  # seconds until another machine's file is seen
-REMEDY = "remove that file, and the same `lucency run` as before makes it anew from its films"
+REMEDY = "the same `lucency run` as before makes it anew from its films"
 ENTRY = np.dtype([("shard", np.int32), ("place", np.int32), ("crc", np.uint32)])
 
 Rows = Int64[np.ndarray, "_"]
@@ -118,8 +118,9 @@ class FilmShards:
         films = self._shard(shard)
         if films is None or not 0 <= place < len(films) or zlib.crc32(films[place].data) != crc:
             file = self.folder / shard_name(shard)
-            found = "is not there" if not file.exists() else "is damaged, by its checksum"
-            raise ValueError(f"film {self.image[row]} in {file} {found}: {self.remedy}")
+            found = "is damaged, by its checksum: remove that file; then"
+            found = found if file.exists() else "is not there:"
+            raise ValueError(f"film {self.image[row]} in {file} {found} {self.remedy}")
         return films[place]
 
     def _shard(self, number: int) -> UInt8[np.ndarray, "m s s"] | None:
@@ -157,6 +158,20 @@ def _map_array(file: Path, kind: np.dtype[Any], inner: tuple[int, ...]) -> np.nd
     return np.memmap(file, mode="r", dtype=kind, offset=start, shape=(entries, *inner))
 
 
+def _is_sound(folder: Path) -> bool:
+    """Return whether an index is the one that was written, by SUMS."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    return f"{_digest(folder / INDEX)}  {INDEX}" in lines
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def _header(kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     stream = BytesIO()
     about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
@@ -169,10 +184,10 @@ def open_shards(
 ) -> FilmShards:
     """Return the films whose shards are finished; ValueError where their index is not theirs."""
     index = _map_array(folder / INDEX, ENTRY, ())
-    if index is None or len(index) != len(image):
-        found = "no index" if index is None else f"the index of {len(index):,} films"
+    if index is None or len(index) != len(image) or not _is_sound(folder):
+        found = "no sound index" if index is None else f"that of {len(index):,} films, or damaged"
         raise ValueError(
-            f"{folder / INDEX}: found {found}, expected that of {len(image):,} films; delete "
+            f"{folder / INDEX}: found {found}, expected an index of {len(image):,} films; delete "
             f"{folder.parent}, and a run makes it anew"
         )
     return FilmShards(folder, np.array(index), image, side, remedy)
@@ -195,8 +210,7 @@ def write_shard(
     name = shard_name(number)
     beside = folder / f"{name}.{uuid.uuid4().hex}"
     write_array(pixels, beside)
-    with beside.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    digest = _digest(beside)
     _receipt(folder, number).unlink(missing_ok=True)  # of a shard that was made before
     beside.replace(folder / name)
     receipt = {
@@ -259,6 +273,7 @@ def finish_shards(folder: Path, index: Index, receipts: Sequence[Receipt]) -> No
     names = [shard_name(number) for number in range(len(receipts))]
     pairs = zip(names, receipts, strict=True)
     lines = [f"{receipt['sha256 of shard']}  {name}\n" for name, receipt in pairs]
+    lines.append(f"{_digest(folder / INDEX)}  {INDEX}\n")
     write_whole(folder / SUMS, "".join(lines))
     for file in folder.glob("*.npy*"):
         if file.name not in {INDEX, *names}:
