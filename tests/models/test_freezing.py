@@ -148,3 +148,12 @@ def test_unknown_layers_and_impossible_shares_are_refused() -> None:
     for wrong in (True, -0.1, 1.1, "", None, float("nan"), [0.5]):
         with pytest.raises(ValueError, match="expected a share from 0 to 1, or the name of a"):
             Training.model_validate({"frozen": wrong})
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_body_that_thaws_learns_with_every_optimiser(tmp_path: Path, optimizer: str) -> None:
+    about = {"frozen_epochs": 1, "keep": "last", "optimizer": optimizer}
+    learn(tmp_path / "one", toy_protocol("test_resnet", epochs=1, **about))
+    learn(tmp_path / "two", toy_protocol("test_resnet", epochs=2, **about))
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert "layer1" in parts({key for key in one if not np.array_equal(one[key], two[key])})

@@ -16,13 +16,16 @@ PLATEAU_PATIENCE, PLATEAU_FACTOR = 2, 0.3
 
 
 def optimizer_for(network: FilmNetwork, training: Training, device: torch.device) -> Optimizer:
-    """Return the optimiser; fused where PyTorch can (docs/decisions.md has what that is worth)."""
+    """Return the optimiser; fused where PyTorch can (docs/decisions.md has what that is worth).
+
+    Not SGD: fused, it fails where weights that were frozen have no momentum yet.
+    """
     own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
     return OPTIMIZERS[training.optimizer](
         groups_of(network, decay=training.layer_decay),
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
+        fused=device.type in ("cpu", "cuda") and training.optimizer != "sgd",
         **own,
     )
 
