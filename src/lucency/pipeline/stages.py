@@ -37,7 +37,7 @@ from lucency.core.manifest import (
     read_table,
     save_part,
 )
-from lucency.core.plan import COPY_MARK, Plan, load_plan, only_tests, save_plan
+from lucency.core.plan import Plan, load_plan, only_tests, save_plan
 from lucency.core.predictions import Predictions, load_predictions, save_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
@@ -60,6 +60,7 @@ from lucency.evaluation.external_validation import ExternalValidation
 from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
+from lucency.pipeline.augmentation_gallery import augmentation_gallery
 from lucency.pipeline.ensemble_stage import compare_ensembles
 from lucency.pipeline.external_stage import (
     check_external,
@@ -83,10 +84,9 @@ from lucency.pipeline.run import (
 )
 
 if TYPE_CHECKING:
-    from lucency.report.run_page import Gallery
+    pass
 
 REASONS = 3  # of rejected films that are named
-GALLERY_FILMS, GALLERY_VERSIONS, GALLERY_SEED = 4, 3, 0
 
 
 def source(run: Run) -> Source:
@@ -635,13 +635,14 @@ def _write_report(run: Run, made: Mapping[str, Any], folder: Path) -> None:
     say("Writing the report")
     failures = Failures(run.out / "failed")
     studied = partial(load_study, run.out / STUDY / "evaluation")
+    shown = (run.protocol, pictures(run), plan(run))
     experiment = Experiment(
         protocol=run.protocol,
         manifest=manifest(run),
         prepared=pictures(run),
         plan=plan(run),
         change=failures.attempt("balance", partial(change, run)),
-        gallery=failures.attempt("augmentation", partial(_gallery, run)),
+        gallery=failures.attempt("augmentation", partial(augmentation_gallery, *shown)),
         predictions=predictions(run),
         histories={name: read_history(place) for name, place in classifiers(run).items()},
         networks=pd.DataFrame([describe_network(place) for place in classifiers(run).values()]),
@@ -657,49 +658,6 @@ def _write_report(run: Run, made: Mapping[str, Any], folder: Path) -> None:
         preparations=failures.attempt("preparation", studied) or PreparationStudy(),
     )
     write_report(experiment, file=folder / "report.html", failures=failures)
-
-
-def _gallery(run: Run) -> Gallery:
-    """Return pictures of augmentation: of some films together, and of the first step by step."""
-    from lucency.report.run_page import Gallery
-
-    together = _augmented(run)
-    return Gallery(together, _steps_alone(run, together[0]) if together else [])
-
-
-def _augmented(run: Run) -> list[tuple[str, np.ndarray]]:
-    """Return films beside their copies or, without copies, beside what epochs make of them."""
-    from lucency.models.film_loader import Films
-
-    films, train = pictures(run), plan(run).take(plan(run).part == "train")
-    copied = np.flatnonzero(train.copy > 0)
-    recipe, seed = run.protocol.training.recipe, run.protocol.training.seed
-    if not len(copied) and recipe == "none":
-        return []
-    chosen = np.unique(train.row[copied]) if len(copied) else train.row
-    shown: list[tuple[str, np.ndarray]] = []
-    for row in np.random.default_rng(GALLERY_SEED).permutation(chosen)[:GALLERY_FILMS]:
-        shown.append((str(films.manifest.image[row]), films.pixels[row]))
-        seen = Films(prepared=films, plan=train, copies=run.protocol.balance.seed)
-        for entry in np.flatnonzero((train.row == row) & (train.copy > 0))[:GALLERY_VERSIONS]:
-            caption = f"copy {train.copy[entry]}: {train.transform[entry]}"
-            shown.append((caption, seen.picture(int(entry))))
-        for epoch in range(GALLERY_VERSIONS if not len(copied) else 0):
-            seen = replace(seen, recipe=recipe, seed=seed, epoch=epoch)
-            entry = int(np.flatnonzero(train.row == row)[0])
-            shown.append((f"epoch {epoch + 1}: {recipe}", seen.picture(entry)))
-    return shown
-
-
-def _steps_alone(run: Run, film: tuple[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
-    """Return a film, and each step alone of the recipes that copies and epochs are changed by."""
-    from lucency.models.augmentation import steps_alone
-
-    links = {link for chain in np.unique(plan(run).transform).tolist() for link in chain.split(">")}
-    copied = {link.rpartition(COPY_MARK)[0] for link in links if link}
-    recipes = sorted(copied | ({run.protocol.training.recipe} - {"none"}))
-    shown = steps_alone(np.asarray(film[1]), recipes=recipes)
-    return [film, *shown] if shown else []
 
 
 CHAPTERS: dict[str, Callable[[Run], Any]] = {
