@@ -25,7 +25,7 @@ from lucency.core.predictions import Predictions
 from lucency.data.labels import read_nih, read_official_lists
 from lucency.evaluation.bootstrap import Weights, resample_patients
 from lucency.evaluation.evaluate import evaluate
-from lucency.evaluation.metrics import METRICS
+from lucency.evaluation.metrics import rank_films
 
 ROOT = Path(__file__).resolve().parents[1]
 RESAMPLES, LOOPED, ROUNDS = 1000, 5, 3
@@ -88,8 +88,9 @@ def _predictions(nih: Path) -> Predictions:
 
 def _ours(said: Predictions, drawn: Weights) -> np.ndarray:
     pairs = list(zip(said.label.T, said.logit.T, strict=True))
-    functions = [METRICS[name].function for name in ("auc", "average_precision")]
-    return np.stack([[metric(*pair, weights=drawn) for pair in pairs] for metric in functions])
+    names = ("auc", "average_precision")
+    found = [rank_films(*pair, weights=drawn, names=names) for pair in pairs]
+    return np.stack([[one[name] for one in found] for name in names])
 
 
 def _loop(said: Predictions, drawn: Weights) -> np.ndarray:

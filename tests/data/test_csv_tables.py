@@ -1,11 +1,14 @@
 """Tables as spreadsheets and other programs write them: read right, or refused in one line."""
 
+import csv
 import gzip
 import io
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lucency.data.csv_tables import CsvTable, parse_number, parse_whole, read_csv, read_scores
 
@@ -112,3 +115,48 @@ def test_decimal_commas_of_small_numbers_are_read_and_errors_quote_the_file(tmp_
     table = read(tmp_path, b"image;Mass\na;1,5\n")
     with pytest.raises(ValueError, match="line 2, Mass: found '1,5', expected a whole number"):
         table.parse_numbers("Mass", parse_whole)
+
+
+CELL = st.text("aé 1.\N{NO-BREAK SPACE}\N{LINE SEPARATOR}\x0b-", max_size=4)
+
+
+@given(
+    rows=st.lists(st.lists(CELL, min_size=3, max_size=3), min_size=1, max_size=6), more=st.data()
+)
+@settings(max_examples=300, deadline=None)
+def test_a_plain_table_s_cells_are_those_of_python_s_reader(tmp_path_factory, rows, more):
+    ends = [more.draw(st.sampled_from(["\n", "\r\n", "\n\n", "\n , ,\n"])) for _ in rows]
+    heading = "image,x,y" + more.draw(st.sampled_from(["", ",", ", ,"]))
+    text = f"{heading}\n" + "".join(",".join(r) + end for r, end in zip(rows, ends, strict=True))
+    expected = [
+        [cell.strip() for cell in row][:3] for row in csv.reader(io.StringIO(text, newline=""))
+    ]
+    expected = [row for row in expected[1:] if any(row)]
+    file = tmp_path_factory.mktemp("plain") / "t.csv"
+    file.write_bytes(text.encode())
+    if not expected:
+        with pytest.raises(ValueError, match="found no rows"):
+            read_csv(file)
+        return
+    table = read_csv(file)
+    assert [list(row) for row in zip(*table.columns.values(), strict=True)] == expected
+    lines = text.replace("\r\n", "\n").split("\n")
+    assert [lines[k - 1].split(",")[0].strip() for k in table.line] == [row[0] for row in expected]
+
+
+def test_scores_are_what_python_makes_of_each_cell(tmp_path: Path):
+    cells = [
+        "0.1",
+        "1e-3",
+        "+.5",
+        "0.30000000000000004",
+        "12%",
+        "1_0",
+        "\N{ARABIC-INDIC DIGIT ONE}",
+    ]
+    for column in (cells, cells[:4]):
+        rows = "".join(f"{k}.png,{cell}\n" for k, cell in enumerate(column))
+        (tmp_path / "t.csv").write_text(f"image,Mass\n{rows}", encoding="utf-8")
+        found = read_scores(tmp_path / "t.csv", findings=("Mass",)).score[:, 0].tolist()
+        shares = [float(cell.rstrip("%")) / (100 if "%" in cell else 1) for cell in column]
+        assert found == shares

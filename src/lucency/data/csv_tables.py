@@ -151,21 +151,20 @@ def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
     """
     text, encoding = read_text(file, expected=expected)
     separator = _separator(text)
-    rows, lines = _rows(file, text, separator)
-    if not rows:
+    columns, lines = _columns(file, text, separator)
+    if not columns:
         raise ValueError(f"{file}: found no CSV table (the file is empty), expected one")
     notes = [encoding] if encoding else []
     notes += [f"cells are separated by {SEPARATORS[separator]}"] if separator != "," else []
     if notes:
         say(f"{file}: {'; '.join(notes)}")
-    cells = np.array(_rectangle(file, rows, lines), dtype=object)
-    names = [clean_text(n) or f"{NAMELESS}{place}" for place, n in enumerate(cells[0].tolist())]
+    names = [clean_text(n) or f"{NAMELESS}{place}" for place, (n, *_) in enumerate(columns)]
     if again := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
-    if len(cells) == 1:
+    if len(lines) == 1:
         raise ValueError(f"{file}: found no rows, expected one for each film")
-    columns = {name: cells[1:, place].astype(str) for place, name in enumerate(names)}
-    kept = {k: v for k, v in columns.items() if not k.startswith(NAMELESS) or (v != "").any()}
+    cells = {name: np.array(rows[1:]) for name, rows in zip(names, columns, strict=True)}
+    kept = {k: v for k, v in cells.items() if not k.startswith(NAMELESS) or (v != "").any()}
     return CsvTable(
         file=file,
         columns=kept,
@@ -321,7 +320,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     table = _without_unread(table, tuple(where.values()))
     image = table.columns[key]
     _refuse_twice(table, key)
-    score = [table.parse_numbers(name, _parse_score) for name in where.values()]
+    score = [_scores_of(table, name) for name in where.values()]
     return Scores(
         findings=tuple(where),
         image=image,
@@ -398,6 +397,39 @@ def _separator(text: str) -> str:
         return width[0] > 1 and len(set(width)) == 1, width[0]
 
     return max(SEPARATORS, key=cells)
+
+
+def _columns(
+    file: Path, text: str, separator: str
+) -> tuple[Sequence[Sequence[str]], Sequence[int]]:
+    """Return the columns, each with its heading, of rows that have content, and the rows' lines.
+
+    Most tables have no quotes and equally many cells in every line: they are cut at once.
+    """
+    plain = text.replace("\r\n", "\n").rstrip("\n")
+    if not plain or any(mark in plain for mark in '"\r') or EXCEL_SEPARATOR.match(text):
+        return _quoted_columns(file, text, separator)
+    first, *rest = lines = plain.split("\n")
+    headings = [heading.strip() for heading in first.split(separator)]
+    commas = rest[0].count(separator) if rest else len(headings) - 1
+    wide = commas + 1
+    if len(headings) < wide or any(headings[wide:]) or not any(headings):
+        return _quoted_columns(file, text, separator)
+    if not all(
+        line.count(separator) == commas and line.replace(separator, "").strip() for line in rest
+    ):
+        return _quoted_columns(file, text, separator)
+    cells = [cell.strip() for cell in separator.join(rest).split(separator)] if rest else []
+    columns = [[headings[place], *cells[place::wide]] for place in range(wide)]
+    return columns, range(1, len(lines) + 1)
+
+
+def _quoted_columns(
+    file: Path, text: str, separator: str
+) -> tuple[Sequence[Sequence[str]], Sequence[int]]:
+    """Return the same of any CSV table."""
+    rows, lines = _rows(file, text, separator)
+    return list(zip(*_rectangle(file, rows, lines), strict=True)) if rows else [], lines
 
 
 def _rows(file: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
@@ -479,6 +511,17 @@ def _without_unread(table: CsvTable, scored: tuple[str, ...]) -> CsvTable:
 
 def _signed(cells: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     return np.char.endswith(cells.astype(str), "%")
+
+
+def _scores_of(table: CsvTable, name: str) -> Float64[np.ndarray, " n"]:
+    """Return a column's scores; those that are plain numbers at once."""
+    try:
+        plain = table.columns[name].astype(np.float64)
+    except ValueError:
+        plain = np.full(1, np.nan)
+    if np.isfinite(plain).all():
+        return plain
+    return table.parse_numbers(name, _parse_score).astype(np.float64)
 
 
 def _parse_score(text: str) -> float:

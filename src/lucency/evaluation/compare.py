@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
-from scipy.special import ndtr
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtr, stdtrit
 
 from lucency.config.sections import EvaluationChoices
 from lucency.core.predictions import Predictions
@@ -305,8 +304,8 @@ def _delong(
             note = "the same difference for every patient"
         reach = error
         if error > 0:
-            reach = float(student.ppf(HIGH, patients[k] - 1)) * error
-            p = float(2 * student.sf(abs(difference) / error, patients[k] - 1))
+            reach = float(stdtrit(patients[k] - 1, HIGH)) * error
+            p = float(2 * stdtr(patients[k] - 1, -abs(difference) / error))
         low, high = difference - reach, difference + reach
         tests.append(Tested(difference, low, high, p, "delong", note))
     return tests

@@ -21,6 +21,7 @@ from lucency.evaluation.calibration import UNLABELLED
 from lucency.evaluation.metrics import (
     METRICS,
     PER_FILM,
+    WITHOUT_BIAS,
     Cells,
     Input,
     Label,
@@ -30,7 +31,6 @@ from lucency.evaluation.metrics import (
     count_cells,
     measure,
     not_computable,
-    precision_of_others,
 )
 
 TRIVIAL = "trivial"  # the baseline of `trivial`, where a network is named
@@ -40,12 +40,12 @@ COLUMNS = (
     "network", "finding", "metric", "value", "low", "high", "films", "positives", "patients",
     "note",
 )  # fmt: skip
-UNBIASED, WITHOUT_BIAS = "average_precision", "average_precision_of_others"
+UNBIASED = "average_precision"
 SMALL = 0.005  # of a bias: not worth a note
 # What counts 0 in the mean over findings where no film is called so, but the other is computable.
 NEVER_CALLED = {"precision": "recall", "npv": "specificity", "mcc": "balanced_accuracy"}
 Inputs = dict[Input, np.ndarray]  # what metrics take of films, or of cells of film x finding
-Patient = Int64[np.ndarray, " n"]
+Patient = Int64[np.ndarray, " n"]  # numbered from 0
 Values = dict[str, Float64[np.ndarray, "c r"]]  # metric -> of all films, then of each resample
 Described = tuple[float, float, float, str]  # value, ends of its interval, note
 FLOOR = "no interval; a calibrated network has {:.3f} by chance"
@@ -105,9 +105,10 @@ def evaluate(
     hold several parts, no films, or another number of findings than of thresholds.
     """
     _check(predictions, threshold)
-    label, patient, findings = predictions.label, predictions.patient, predictions.findings
+    label, findings = predictions.label, predictions.findings
     inputs = metric_inputs(predictions, predictions.probability >= threshold)
-    weights = bootstrap.all_and_resampled(patient, resamples=resamples, seed=seed)
+    weights = bootstrap.all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
+    patient = weights.owner
     columns = _columns(label, inputs, patient)
     values = _values(columns, weights)
     whole = _counts(label, patient)
@@ -215,7 +216,7 @@ def _patients_of(label: Label, inputs: Inputs, patient: Patient) -> dict[Need, i
         "films called positive": stated & called,
         "films called negative": stated & ~called,
     }
-    return {need: len(np.unique(patient[rows])) for need, rows in films.items()}
+    return {need: _people(patient[rows]) for need, rows in films.items()}
 
 
 def _values(columns: Sequence[Column], weights: Weights) -> Values:
@@ -227,11 +228,8 @@ def _values(columns: Sequence[Column], weights: Weights) -> Values:
     for place, (label, inputs, *_) in enumerate(columns):
         pooled = place == len(columns) - 1
         each = weights.of_cells(len(columns) - 1) if pooled else weights
-        one = measure(label, inputs, weights=each)
-        one[WITHOUT_BIAS] = (
-            one[UNBIASED] if pooled else precision_of_others(label, inputs["logit"], weights=each)
-        )
-        found.append(one)
+        one = measure(label, inputs, weights=each, unbiased=not pooled)
+        found.append({WITHOUT_BIAS: one[UNBIASED], **one})
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
@@ -276,7 +274,7 @@ def _described_macro(
     elif known:
         centre = _counted(WITHOUT_BIAS if name == UNBIASED else name, values)
         rarer = np.array([_rarer(name, one) for one in columns])
-        people = len(np.unique(columns[0].patient))
+        people = _people(columns[0].patient)
         if people >= intervals.FEWEST:
             ends = _macro_rule(name)(centre, patients=rarer)
             low, high = intervals.within_range(name, ends)
@@ -314,7 +312,7 @@ def _few(name: str, columns: Sequence[Column]) -> str:
 def _rarer(name: str, column: Column) -> int:
     """Return how many patients the rarer class has of those that a metric needs."""
     needed = [column.patients[need] for need in METRICS[name].needs if need in _BOTH]
-    return min(needed, default=len(np.unique(column.patient)))
+    return min(needed, default=_people(column.patient))
 
 
 def _bias(value: float, centre: float) -> str:
@@ -337,7 +335,11 @@ def _over(
 def _counts(label: Labels, patient: Patient) -> tuple[int, int, int]:
     """Return films and positives, and patients, counting stated labels only."""
     stated = ~np.isnan(label).all(axis=1)
-    return int(stated.sum()), int((label == 1).sum()), len(np.unique(patient[stated]))
+    return int(stated.sum()), int((label == 1).sum()), _people(patient[stated])
+
+
+def _people(patient: Patient) -> int:
+    return int(np.count_nonzero(np.bincount(patient)))
 
 
 def _lost(sampled: Float64[np.ndarray, " r"]) -> str:

@@ -18,8 +18,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 from scipy.optimize import root_scalar
-from scipy.special import expit, logit, ndtri
-from scipy.stats import t as student
+from scipy.special import expit, logit, ndtri, stdtrit
 
 from lucency.core.manifest import counted
 from lucency.evaluation.bootstrap import HIGH, mean_over_findings
@@ -118,7 +117,7 @@ def share_interval(hit: Rows, among: Rows, *, owner: Owner) -> Bounds:
         effect = max(1.0, spread / (share * (1 - share) * films))
     independent = films / effect
     if patients < films:
-        independent *= (NORMAL / student.ppf(HIGH, patients - 1)) ** 2
+        independent *= (NORMAL / stdtrit(patients - 1, HIGH)) ** 2
     low, high = wilson(np.array([share * independent]), np.array([independent]))[:, 0]
     return float(low), float(high)
 
@@ -132,7 +131,7 @@ def logit_interval(sampled: Float64[np.ndarray, " c"], *, patients: int) -> Boun
     value, error = float(sampled[0]), np.sqrt(_variance_of(sampled[1:]))
     if not 0 < value < 1 or error == 0:
         return NONE
-    reach = student.ppf(HIGH, patients - 1) * error / (value * (1 - value))
+    reach = stdtrit(patients - 1, HIGH) * error / (value * (1 - value))
     middle = logit(value)
     return float(expit(middle - reach)), float(expit(middle + reach))
 
@@ -152,7 +151,7 @@ def bootstrap_interval(
     if np.isnan(sampled[0]) or patients < fewest or variance == 0:
         return NONE
     error = np.sqrt(variance * patients / (patients - 1))
-    value, reach = float(sampled[0]), student.ppf(HIGH, patients - 1) * error
+    value, reach = float(sampled[0]), stdtrit(patients - 1, HIGH) * error
     low, high = (float(end(sampled[~np.isnan(sampled)])) for end in (np.min, np.max))
     return max(low, value - reach), min(high, value + reach)
 
@@ -173,7 +172,7 @@ def mean_interval(
     if np.isnan(value) or patients < fewest or not (alike or variance):
         return NONE
     independent = patients if alike else value * (1 - value) / variance * (patients - 1) / patients
-    independent *= (NORMAL / student.ppf(HIGH, patients - 1)) ** 2
+    independent *= (NORMAL / stdtrit(patients - 1, HIGH)) ** 2
     low, high = wilson(np.array([value * independent]), np.array([independent]))[:, 0]
     return float(low), float(high)
 
@@ -232,7 +231,7 @@ def macro_interval_of_ranks(
 ) -> Bounds:
     """Return the same of a metric between 0 and 1 of how films are ranked, by its own error."""
     error, freedom = macro_error_of_ranks(value, patients=patients)
-    return within_range("auc", _around(value, float(student.ppf(HIGH, freedom)) * error))
+    return within_range("auc", _around(value, float(stdtrit(freedom, HIGH)) * error))
 
 
 def macro_error_of_ranks(

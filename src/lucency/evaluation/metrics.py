@@ -8,8 +8,8 @@ findings. Ranking metrics (RANKED) depend on the order of scores alone, and are 
 at the distinct scores of the positive films. Decision metrics (DECIDED) are functions of the
 confusion matrix.
 
-Letters in shapes: n films, k findings, r columns of weights, g levels (the distinct scores of
-positive films) or points of a curve.
+Letters in shapes: n films, k findings, p owners of weights, r columns of them, g levels (the
+distinct scores of positive films) or points of a curve.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
-from scipy.stats import binom
+from scipy.special import gammaln, xlog1py, xlogy
 
 from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, ratio
 
@@ -30,6 +30,7 @@ SPECIFICITY = RECALL = 0.9  # the least that is required
 NOTHING = 1e-100  # a probability
 WITHOUT_INTERVAL = ("ece",)  # whose values in resamples mean nothing
 BINS = 15  # of probability, each of as many films
+WITHOUT_BIAS = "average_precision_of_others"
 ROUNDING = 1e-9  # of all weight: two sums that differ by less are equal
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
 Labels = Float[np.ndarray, "n k"]
@@ -38,6 +39,7 @@ Scores = Float[np.ndarray, "n k"]
 Decision = Bool[np.ndarray, " n"]  # True where the film is called positive
 Values = Float64[np.ndarray, " r"]
 AtLevels = Float64[np.ndarray, "g r"]
+PerOwner = Float64[np.ndarray, "p r"]
 Points = Float64[np.ndarray, " g"]
 Input = Literal["logit", "probability", "decision"]
 Need = Literal["positives", "negatives", "films called positive", "films called negative"]
@@ -71,18 +73,21 @@ class Descent(NamedTuple):
     above: AtLevels  # of the negative films above it
     false: AtLevels  # of those at or above it
     negatives: Values  # of all negative films
+    times: PerOwner  # the weights themselves
 
 
 def measure(
-    label: Label, inputs: Mapping[Input, np.ndarray], *, weights: Weights
+    label: Label, inputs: Mapping[Input, np.ndarray], *, weights: Weights, unbiased: bool = False
 ) -> dict[str, Values]:
     """Return every metric of METRICS; what several are made of is computed once for all of them.
 
     `inputs` holds what the metrics take: logit, probability and decision, each of shape n. Of
     WITHOUT_INTERVAL there is the value by the first column of weights, in all columns.
+    With `unbiased` that of `precision_of_others` is beside them, as WITHOUT_BIAS.
     """
     cells = count_cells(label, inputs["decision"], weights=weights)
-    found = rank_films(label, inputs["logit"], weights=weights, names=RANKED)
+    ranked = [*RANKED, *([WITHOUT_BIAS] if unbiased else [])]
+    found = rank_films(label, inputs["logit"], weights=weights, names=ranked)
     found |= {name: function(cells) for name, function in DECIDED.items()}
     first = replace(weights, times=weights.times[:, :1])
     for name in METRICS.keys() - found.keys():
@@ -90,14 +95,17 @@ def measure(
         mine = first if name in WITHOUT_INTERVAL else weights
         value = function(label, inputs[takes], weights=mine)
         found[name] = np.broadcast_to(value, weights.times.shape[1:])
-    return {name: found[name] for name in METRICS}
+    return {name: found[name] for name in (*METRICS, *ranked)}
 
 
 def rank_films(
     label: Label, score: Score, *, weights: Weights, names: Iterable[str]
 ) -> dict[str, Values]:
-    """Return the named metrics of RANKED, for all of which the films are walked through once."""
-    chosen = {name: RANKED[name] for name in names}
+    """Return the named metrics, for all of which the films are walked through once.
+
+    They are of RANKED, or WITHOUT_BIAS, that of `precision_of_others`.
+    """
+    chosen = {name: RANKED.get(name) or _of_others(label, score, weights) for name in names}
     parts: dict[str, list[Values]] = {name: [] for name in chosen}
     for descent in _descents(label, score, weights):
         both = (descent.true[-1] > 0) & (descent.negatives > 0)
@@ -121,24 +129,27 @@ def precision_of_others(label: Label, score: Score, *, weights: Weights) -> Valu
     reach the score, independent counts of Poisson, p / (p + n) is without bias: given p + n, p is
     binomial. For intervals; `average_precision` is what others compute.
     """
+    return rank_films(label, score, weights=weights, names=[WITHOUT_BIAS])[WITHOUT_BIAS]
+
+
+def _of_others(label: Label, score: Score, weights: Weights) -> Callable[[Descent], Values]:
+    """Return what makes the average precision without its bias of a descent of these films."""
     films, order = np.flatnonzero(label == 1), -score.astype(np.float64)
-    parts = []
     place = np.unique(order[films], return_inverse=True)[1]
     mine = weights.owner[films]
     own_true, own_false = (
-        _reached(order, weights.owner, np.flatnonzero(label == value), films) for value in (1, 0)
+        _reached(order, weights.owner, np.flatnonzero(label == value), films)[:, None]
+        for value in (1, 0)
     )
-    start = 0
-    for descent in _descents(label, score, weights):
-        width = descent.true.shape[1]
-        times = weights.times[mine, start : start + width]
-        true = descent.true[place] - times * own_true[:, None]
-        called = true + descent.false[place] - times * own_false[:, None]
+
+    def mean_precision(descent: Descent) -> Values:
+        times = descent.times[mine]
+        true = descent.true[place] - times * own_true
+        called = true + descent.false[place] - times * own_false
         share = np.divide(true, called, out=np.ones_like(called), where=called > ROUNDING)
-        total = ratio(_dot(times, share), descent.true[-1])
-        parts.append(np.where(descent.negatives > 0, total, np.nan))
-        start += width
-    return np.concatenate(parts or [np.full(weights.times.shape[1], np.nan)])
+        return ratio(_dot(times, share), descent.true[-1])
+
+    return mean_precision
 
 
 def _reached(
@@ -323,17 +334,17 @@ def _descents(label: Label, score: Score, weights: Weights) -> Iterator[Descent]
     beside = weights.histogram(negative[tied], place=tie, bins=len(shared))
     columns = max(1, BLOCK // (len(level) + 1))
     for start in range(0, weights.times.shape[1], columns):
-        times = weights.times[:, start : start + columns]
+        times = np.ascontiguousarray(weights.times[:, start : start + columns])
         here, above = at @ times, between @ times
         np.cumsum(above, axis=0, out=above)
         false = above[:-1].copy()
         false[shared] += beside @ times
-        yield Descent(here, np.cumsum(here, axis=0), above[:-1], false, above[-1])
+        yield Descent(here, np.cumsum(here, axis=0), above[:-1], false, above[-1], times)
 
 
 def _area(descent: Descent) -> Values:
     """Return the area under the ROC curve. Hanley and McNeil, Radiology 143 (1982), 29-36."""
-    positive, true, above, false, negatives = descent
+    positive, true, above, false, negatives, _ = descent
     pairs = true[-1] * negatives
     lost = _dot(positive, above) + _dot(positive, false)
     return ratio(pairs - lost / 2, pairs)
@@ -435,7 +446,9 @@ def calibration_floor(label: Label, probability: Score) -> float:
     mean = np.bincount(place, weights=wide) / films
     mean = np.where(mean < NOTHING, 0.0, mean)  # of which binomial probabilities overflow
     above = np.minimum(np.floor(films * mean) + 1, films)  # the fewest positives above the mean
-    apart = 2 * above * (1 - mean) * binom.pmf(above, films, mean)
+    ways = gammaln(films + 1) - gammaln(above + 1) - gammaln(films - above + 1)
+    chance = np.exp(ways + xlogy(above, mean) + xlog1py(films - above, -mean))
+    apart = 2 * above * (1 - mean) * chance
     return float(apart.sum() / len(wide))
 
 

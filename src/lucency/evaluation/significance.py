@@ -13,9 +13,9 @@ Letters in shapes: n films, p owners (patients), m tests, k findings.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Float64, Int64, Real
 from scipy.special import ndtr, ndtri
-from scipy.stats import rankdata
 
 from lucency.evaluation.bootstrap import HIGH
 
@@ -74,7 +74,7 @@ def signed_rank(difference: Float[np.ndarray, " k"]) -> tuple[float, str]:
     if len(kept) < FEWEST:
         counts = f"{len(kept)} of {len(difference)} differences are not 0"
         return np.nan, f"not computable: {counts}; needs {FEWEST}"
-    rank = (2 * rankdata(np.abs(kept))).astype(np.int64)  # doubled, since ties have halves
+    rank = (2 * _rank(np.abs(kept))).astype(np.int64)  # doubled, since ties have halves
     chance = np.ones(1)
     for step in rank:
         chance = (np.pad(chance, (0, step)) + np.pad(chance, (step, 0))) / 2
@@ -123,6 +123,11 @@ def wilson(
     return np.stack([low, high])
 
 
+def _rank(value: Float[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Return ranks from 1, their mean where values are tied."""
+    return pd.Series(value).rank().to_numpy(dtype=np.float64)
+
+
 def _pair_counts(label: Label, score: Score, owner: Owner) -> tuple[PerOwner, ...]:
     """Return for each owner: positive and negative films, and the pairs that these win and lose.
 
@@ -136,9 +141,9 @@ def _pair_counts(label: Label, score: Score, owner: Owner) -> tuple[PerOwner, ..
             "each: leave those films out, and say so"
         )
     owners, place = np.unique(owner[stated], return_inverse=True)
-    rank = rankdata(known)
-    won = rank[truth] - rankdata(known[truth])
-    lost = truth.sum() - (rank[~truth] - rankdata(known[~truth]))
+    rank = _rank(known)
+    won = rank[truth] - _rank(known[truth])
+    lost = truth.sum() - (rank[~truth] - _rank(known[~truth]))
     terms = ((truth, None), (~truth, None), (truth, won), (~truth, lost))
     return tuple(
         np.bincount(place[rows], weights=weight, minlength=len(owners)).astype(np.float64)

@@ -15,10 +15,9 @@ from lucency.core.tables import refuse_same_files
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
-from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.evaluate import MACRO, evaluate, thresholds_of
 from lucency.evaluation.summary import evaluate_networks
 from lucency.evaluation.thresholds import threshold_table
-from lucency.report.predictions_page import write_external_page
 
 
 def evaluate_tables(
@@ -106,6 +105,9 @@ def _answer_of(
     Tables go to `out`, with `films` the page too; without them there are no facts, and so no
     subgroups.
     """
+    if len(tests) == 1 and out is None:
+        limit = thresholds_of(thresholds, tests[0])
+        return metrics_by_finding(evaluate(tests[0], threshold=limit, **DRAWS))
     facts = pd.DataFrame(index=tests[0].image)
     if films is not None and out is not None:
         facts = films.facts.set_axis(films.image)
@@ -123,6 +125,8 @@ def _answer_of(
         write_table(table, out / f"{name}.csv")
     if films is None:
         return {**answer, "tables": out}
+    from lucency.report.predictions_page import write_external_page  # imports a library to draw
+
     write_external_page(tests, evaluation=found, films=films, out=out, tables=tables)
     return {**answer, "tables": out, "report": out / "report.html"}
 
