@@ -510,10 +510,10 @@ def test_slurm_makes_the_bytes_of_one_process(
 ):
     """By submitit's own executor for one machine: the arrays are processes here."""
     logs = tmp_path / "logs"
-    choose_engine(f"slurm://?cluster=local&logs={logs}&array=2&shards=6&minutes=5")
+    choose_engine(f"slurm://?cluster=local&logs={logs}&array=2&shards=3&minutes=5")
     prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
     assert read_folder(tmp_path / "out") == whole
-    assert len(list(logs.glob("*_submitted.pkl"))) == -(-(FILMS // 16) // 6)
+    assert len(list(logs.glob("*_submitted.pkl"))) == -(-(FILMS // 32) // 3)
 
 
 def count_and_fail(file: str) -> None:

@@ -196,7 +196,7 @@ def test_films_in_no_shard_and_shards_that_do_not_appear_are_named(
 
 def test_the_size_of_shards_depends_on_the_films_alone():
     numbers = (1, 4095, 8192, 112_120, 1_000_000, 10**8)
-    assert [films_a_shard(films, side=64) for films in numbers] == [16, 16, 32, 256, 2048, 4096]
+    assert [films_a_shard(films, side=64) for films in numbers] == [32, 32, 32, 256, 2048, 4096]
     assert [films_a_shard(10**8, side=side) for side in (224, 320, 1024, 4096)] == [
         1024, 512, 64, 16,
     ]  # fmt: skip

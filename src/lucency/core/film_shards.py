@@ -28,7 +28,7 @@ from lucency.core.files import write_array, write_whole
 
 SHARDS = "shards"  # the folder
 INDEX, SUMS = "index.npy", "SHA256SUMS"  # there: where each film is; what `sha256sum -c` checks
-FEWEST, MOST = 16, 4096  # films of a shard
+FEWEST, FEW, MOST = 16, 32, 4096  # films of a shard: of large ones, of few, of many
 BYTES = 1 << 26  # of a shard, unless FEWEST are more
 ABOUT = 256  # shards of a collection between these
 MAPPED = 512  # shards that one process holds open
@@ -45,11 +45,11 @@ def films_a_shard(films: int, *, side: int) -> int:
     """Return how many films a shard holds: a power of two, by their number and size alone.
 
     >>> films_a_shard(240, side=224), films_a_shard(112_120, side=224)
-    (16, 256)
+    (32, 256)
     >>> films_a_shard(10**7, side=224), films_a_shard(10**7, side=1024)
     (1024, 64)
     """
-    wanted = max(FEWEST, min(MOST, films // ABOUT, BYTES // side**2))
+    wanted = max(FEWEST, min(MOST, max(FEW, films // ABOUT), BYTES // side**2))
     return 1 << (wanted.bit_length() - 1)
 
 
