@@ -23,6 +23,7 @@ from accelerate.commands import launch as accelerate_launch
 from accelerate.utils import PrepareForLaunch, is_torch_xla_available
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from safetensors.numpy import load_file
+from torch.distributed import TCPStore
 
 import lucency
 from lucency.cli import app as cli
@@ -95,6 +96,26 @@ def write(folder):
 
 Path("here-" + os.environ["RANK"]).write_text(str(os.getpid()))
 produce(Path("out"), inputs={"size": 3}, write=write)
+"""
+KILLED_ONCE = """
+import os, signal
+from pathlib import Path
+from lucency.cli.app import main
+from lucency.models import checkpoint
+
+def save(state, tensors, *, folder):
+    write(state, tensors, folder=folder)
+    with Path("steps.txt").open("a") as log:
+        print(state.step, file=log)
+    if state.step == 4 and not Path("died").exists():
+        Path("died").touch()
+        os.kill(int(Path("process-1").read_text()), signal.SIGKILL)
+
+if __name__ == "__main__":
+    Path("process-" + os.environ["RANK"]).write_text(str(os.getpid()))
+    write, checkpoint.save_checkpoint = checkpoint.save_checkpoint, save
+    checkpoint.Pace.is_due = lambda *_: True
+    main()
 """
 
 
@@ -183,6 +204,25 @@ def test_processes_that_nobody_started_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("accelerate.Accelerator", lambda **_: Namespace(num_processes=8))
     with pytest.raises(ValueError, match=r"finds 8 processes, but 1 were.*lucency\.main"):
         device.accelerator_for(Training())
+
+
+def test_processes_started_again_do_not_find_the_addresses_of_those_that_died(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As two starts of one torchrun, whose store lives on: its own flag lets the process be one."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("address", "died")
+    for name, value in {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "RANK": "0", "WORLD_SIZE": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    for restarts, machines, knows in (("0", "1", None), ("1", "2", None), ("1", "1", False)):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+        monkeypatch.setenv("GROUP_WORLD_SIZE", machines)
+        found = device._meeting_place().get("store")
+        assert (found and found.check(["address"])) is knows
+    assert store.check(["address"])
 
 
 @pytest.mark.skipif(is_torch_xla_available(), reason="torch_xla is installed here")
@@ -418,3 +458,18 @@ def test_two_processes_train_as_one_does(place: Path, one: Path, launcher: str):
     weights = [load_file(net / "weights.safetensors") for net in several]
     for key, value in weights[0].items():
         np.testing.assert_allclose(weights[1][key], value, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_the_launcher_starts_killed_processes_again_at_the_exact_step(place: Path, one: Path):
+    """One of two is killed; torchrun ends the other, and starts both anew by itself."""
+    (place / "killed.py").write_text(KILLED_ONCE)
+    words = ("killed.py", "train", "tiny.toml", "--out", "two")
+    done = run_python(*TORCHRUN, "--max-restarts=1", *words, seconds=240)
+    assert done.returncode == 0, done.stderr
+    assert (place / "steps.txt").read_text() == "4\n8\n"  # after each epoch, the first one once
+    losses = [
+        pd.read_csv(run / "networks" / "test_convnext" / "steps.csv")["loss"]
+        for run in (one, place / "two")
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)

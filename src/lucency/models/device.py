@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ def join() -> None:
     """
     from accelerate import PartialState
 
-    state = PartialState(cpu=_only_cpu())
+    state = PartialState(cpu=_only_cpu(), **_meeting_place())
     if world_size() > 1:
         _check_number(state.num_processes)
     set_ranks(
@@ -35,6 +35,22 @@ def join() -> None:
         local_rank=state.local_process_index,
         world_size=state.num_processes,
     )
+
+
+def _meeting_place() -> dict[str, Any]:
+    """Return where processes meet that torchrun has started again on one machine.
+
+    Its store still has the addresses of those that died, which the new ones might take for theirs.
+    Of several machines each counts its own restarts, so that these cannot name a place.
+    """
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if not restarts or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    from torch.distributed import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, several = next(rendezvous("env://"))
+    return {"store": PrefixStore(f"start {restarts}", store), "rank": rank, "world_size": several}
 
 
 def accelerator_for(training: Training) -> Accelerator:
