@@ -46,7 +46,7 @@ def _meeting_place() -> dict[str, Any]:
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if not restarts or os.environ.get("GROUP_WORLD_SIZE") != "1":
         return {}
-    from torch.distributed import PrefixStore
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, several = next(rendezvous("env://"))
