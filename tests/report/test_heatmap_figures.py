@@ -3,15 +3,18 @@
 import re
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import rcParams
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lucency.core.predictions import Predictions
 from lucency.explain.heatmap_results import KINDS, choose_cases
-from lucency.explain.heatmaps import Heatmaps, even_centres
+from lucency.explain.heatmaps import Heatmaps, enlarge, even_centres
 from lucency.report.film_figures import Outcome
 from lucency.report.heatmap_figures import gallery_figure, mean_figure, overlay_figure
 from lucency.report.rendering import png, render, svg
@@ -151,21 +154,47 @@ def test_a_gallery_has_a_row_a_kind_and_one_scale():
          "probability": [0.91, 0.62, 0.2]}
     )  # fmt: skip
     figure = _gallery(cases)
-    titles = _titles(figure)
+    axes, bar = figure.axes
+    titles = [text.get_text() for text in axes.texts]
     assert titles == ["true positive, 0.91\n1.png", "true positive, 0.62\n3.png",
-                      "false negative, 0.20\n0.png"]  # fmt: skip
-    shown = [axes for axes in figure.axes if len(axes.images) == 2]
-    assert {axes.images[1].get_clim() for axes in shown} == {(-2, 4)}
-    assert _outlines(shown[0]) == {(0.25, 0.5, 0.5, 0.375)}
-    assert not _outlines(shown[1])
+                      "false positive: none", "false negative, 0.20\n0.png"]  # fmt: skip
+    assert bar.get_ylim() == (-2, 4)
+    films = [image.get_extent() for image in axes.images]
+    assert len(films) == 3
+    left, right, bottom, top = films[0]
+    (box,) = _outlines(axes)
+    place = ((box[0] - left) / (right - left), (box[1] - top) / (bottom - top))
+    size = (box[2] / (right - left), box[3] / (bottom - top))
+    np.testing.assert_allclose((*place, *size), (0.25, 0.5, 0.5, 0.375))
     words = _words(svg(figure, name="gallery", title="Mass"))
     assert "false positive: none" in words
+
+
+def test_a_film_of_a_gallery_is_under_its_heat_map_as_matplotlib_draws_it():
+    """Its own compositing, of two pictures one over the other, is the truth."""
+    cases = pd.DataFrame({"kind": [KINDS[0]], "image": ["2.png"], "probability": [0.91]})
+    (image,) = _gallery(cases).axes[0].images
+    film = cv2.resize(_film(seed=2), (224, 224), interpolation=cv2.INTER_AREA)
+    figure = Figure(figsize=(2.24, 2.24), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    large = enlarge(_cells(high=3.0), even_centres((4, 4)), frame=224)
+    axes.imshow(film, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    opacity = np.clip(large / large.max(), 0, 1) * 0.7
+    axes.imshow(large, cmap="magma", vmin=-2, vmax=3, alpha=opacity, interpolation="nearest")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+    np.testing.assert_allclose(np.asarray(image.get_array()), drawn, atol=0.02)
 
 
 def test_a_map_of_one_cell_is_not_drawn_over_the_films_of_a_gallery():
     cases = pd.DataFrame({"kind": [KINDS[0]], "image": ["1.png"], "probability": [0.91]})
     figure = _gallery(cases, side=1)
-    assert [len(axes.images) for axes in figure.axes] == [1, 0, 0], "a film, and no colour bar"
+    (axes,) = figure.axes  # and no colour bar
+    (film,) = axes.images
+    picture = np.asarray(film.get_array())
+    assert (picture == picture[..., :1]).all(), "grey"
     assert "grad-cam: one cell, not drawn" in figure.get_suptitle()
     assert "not drawn" not in _gallery(cases).get_suptitle()
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, UInt8
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -40,6 +41,12 @@ COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers se
 OPAQUE = 0.7  # of the strongest place; evidence against the finding is transparent
 COLUMNS = 4
 CASES = dict(zip(KINDS, ("true positive", "false positive", "false negative"), strict=True))
+WIDE, HIGHEST, TITLE = (
+    8.8,
+    2.15,
+    0.36,
+)  # inches: of a gallery's films, of one with its gap, of names
+FILM = 0.95  # of a place in a gallery; the rest is gap
 FINE = 64  # cells a side, for the density of boxes
 Film = UInt8[np.ndarray, "h w"]
 Drawn = tuple[Float32[np.ndarray, "gh gw"], Centres]  # the cells of one map, and their places
@@ -124,21 +131,29 @@ def gallery_figure(
     scale = _range(np.stack(shown)) if shown else Normalize(0, 1)
     single = maps.grid.shape[2:] == (1, 1)
     counts = [cases["kind"].tolist().count(kind) for kind in KINDS]
-    heights = [2.15 if count else 0.3 for count in counts]
-    figure = Figure(figsize=(WIDTH, 0.4 + sum(heights)))
-    panels = figure.subplots(len(KINDS), max(1, *counts), squeeze=False, height_ratios=heights)
-    for kind, row in zip(KINDS, panels, strict=True):
-        mine = cases[cases["kind"] == kind]
-        row[0].set_title(f"{CASES[kind]}: none" if mine.empty else "", loc="left")
-        for axes in row[len(mine) :]:
-            axes.set_axis_off()
-        for axes, name, sure in zip(row, mine["image"], mine["probability"], strict=False):
-            _film(axes, _square(films[name]), corners_of(boxes, name, finding))
+    inches = min(HIGHEST, WIDE / max(1, *counts))  # of a film; titles and gaps are in films
+    title = TITLE / inches
+    heights = [title + (count > 0) for count in counts]
+    figure = Figure(figsize=(WIDTH, 0.4 + inches * sum(heights)))
+    axes = figure.subplots()  # one for all films: axes cost far more than pictures
+    ends = np.cumsum(heights)
+    for kind, count, end in zip(KINDS, counts, ends.tolist(), strict=True):
+        if not count:
+            axes.text(0, end - title / 4, f"{CASES[kind]}: none")
+            continue
+        mine, top = cases[cases["kind"] == kind], end - 1
+        for place, (name, sure) in enumerate(zip(mine["image"], mine["probability"], strict=True)):
+            shown = _grey(_square(films[name]))
             if not single:
-                _glow(axes, enlarge(cells[name], maps.centres, frame=SIDE), scale)
-            axes.set_title(f"{CASES[kind]}, {sure:.2f}\n{name}", fontsize=7)
-    if not single:
-        _bar(figure, list(panels.ravel()), scale)
+                shown = _glowing(shown, enlarge(cells[name], maps.centres, frame=SIDE), scale)
+            axes.imshow(shown, extent=(place, place + FILM, top + FILM, top))
+            _outline(axes, corners_of(boxes, name, finding) * FILM + [place, top, place, top])
+            above = (place, top - title / 8)
+            axes.text(*above, f"{CASES[kind]}, {sure:.2f}\n{name}", fontsize=7, va="bottom")
+    _plain(axes)
+    axes.set(xlim=(0, WIDE / inches), ylim=(ends[-1], 0), aspect="equal", anchor="W")
+    if not single and len(cases):
+        _bar(figure, [axes], scale)
     about = f"heat map {maps.method}" + (": one cell, not drawn" if single else "")
     figure.suptitle(f"{finding}, {about}; most confident first; white: ground-truth boxes")
     return figure
@@ -206,17 +221,38 @@ def _square(film: Film) -> UInt8[np.ndarray, "s s"]:
 
 def _film(axes: Axes, shown: UInt8[np.ndarray, "s s"], corners: Corners) -> None:
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
+    _outline(axes, corners)
+    _plain(axes)
+
+
+def _outline(axes: Axes, corners: Corners) -> None:
     for left, top, right, bottom in corners:
         for colour, width in (("black", 2.4), ("white", 1.2)):
             look: Any = {"fill": False, "edgecolor": colour, "linewidth": width, "zorder": 3}
             axes.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
-    _plain(axes)
+
+
+def _grey(film: UInt8[np.ndarray, "s s"]) -> Float32[np.ndarray, "s s 3"]:
+    return np.repeat(film[..., None], 3, axis=2).astype(np.float32) / 255
 
 
 def _glow(axes: Axes, large: Float32[np.ndarray, "s s"], scale: Normalize) -> None:
-    peak = float(large.max())
-    opacity = np.clip(large / peak, 0, 1) * OPAQUE if peak > 0 else np.zeros_like(large)
+    opacity = _opacity(large)
     axes.imshow(large, cmap=COLOURS, norm=scale, alpha=opacity, extent=(0, 1, 1, 0))
+
+
+def _glowing(
+    film: Float32[np.ndarray, "s s 3"], large: Float32[np.ndarray, "s s"], scale: Normalize
+) -> Float32[np.ndarray, "s s 3"]:
+    """Return a film under its heat map, as `_glow` draws it."""
+    opacity = _opacity(large)[..., None]
+    heat = colormaps[COLOURS](scale(large))[..., :3]
+    return (film * (1 - opacity) + heat * opacity).astype(np.float32)
+
+
+def _opacity(large: Float32[np.ndarray, "s s"]) -> Float32[np.ndarray, "s s"]:
+    peak = float(large.max())
+    return np.clip(large / peak, 0, 1) * np.float32(OPAQUE) if peak > 0 else np.zeros_like(large)
 
 
 def _range(cells: Float32[np.ndarray, "*n gh gw"]) -> Normalize:

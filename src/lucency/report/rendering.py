@@ -144,6 +144,7 @@ def svg(figure: Figure, *, name: str, title: str) -> Markup:
     with mpl.rc_context(SETTINGS):
         if handles:
             figure.legend(handles, labels, loc="outside upper left", ncols=5)
+        _lay_out(figure)
         figure.savefig(file, format="svg", metadata=nothing, transparent=True)
     body = file.getvalue().partition("<svg ")[2]
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
@@ -163,6 +164,7 @@ def png(figure: Figure) -> bytes:
     file = io.BytesIO()
     software: Any = {"Software": None}
     with mpl.rc_context(SETTINGS):
+        _lay_out(figure)
         figure.savefig(file, format="png", dpi=DOTS, facecolor="white", metadata=software)
     return file.getvalue()
 
@@ -176,6 +178,7 @@ def webp_uri(figure: Figure) -> str:
     """Return a figure with films as the data URI of a WebP, an eighth of a PNG's length."""
     file = io.BytesIO()
     with mpl.rc_context(SETTINGS):
+        _lay_out(figure)
         figure.savefig(
             file, format="webp", dpi=DOTS, facecolor="white", pil_kwargs={"quality": FINE}
         )
@@ -195,6 +198,14 @@ def shrink(picture: UInt8[np.ndarray, "h w *c"], *, side: int) -> UInt8[np.ndarr
     if scale >= 1:
         return picture
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give everything its place once; matplotlib would do it twice, at the cost of drawing."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 @cache
