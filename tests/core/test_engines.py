@@ -76,9 +76,12 @@ def test_the_local_engine_is_usual():
 
 def test_a_scheduler_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engines, "SECONDS", 0.5)
-    choose_engine(f"dask://localhost:{free_port()}")
     with pytest.raises(ValueError, match="no Dask scheduler answers at localhost:"):
-        list(on_engine(refuse_odd, iter([2]), workers=1))
+        choose_engine(f"dask://localhost:{free_port()}")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it listens, and never answers
+        choose_engine(f"dask://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(ValueError, match="no Dask scheduler answers at 127"):
+            list(on_engine(refuse_odd, iter([2]), workers=1))
 
 
 # --- what goes wrong on Dask, by stand-ins for its client
@@ -140,7 +143,8 @@ def done_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Client], list[int]]:
 
     def done(client: Client) -> list[int]:
         monkeypatch.setattr("distributed.Client", client)
-        choose_engine("dask://here:8786")
+        with socket.create_server(("127.0.0.1", 0)) as scheduler:
+            choose_engine(f"dask://127.0.0.1:{scheduler.getsockname()[1]}")
         return list(on_engine(refuse_odd, iter([2]), workers=1))
 
     return done
@@ -183,7 +187,7 @@ def test_a_scheduler_that_ends_between_two_looks_is_one_line(
         ({"scheduler": ""}, "has no workers: start some"),
         (
             {"one": ModuleNotFoundError("No module named 'lucency'"), "scheduler": ""},
-            r"1 of 2 processes of Dask at here:8786 are not of this Lucency, .*: one has no such "
+            r"1 of 2 processes of Dask at [0-9.:]+ are not of this Lucency, .*: one has no such "
             r"Lucency \(No module named 'lucency'\); install one version",
         ),
         ({"one": "0.1.0 (abcdef01)", "scheduler": ""}, r"one has Lucency 0\.1\.0 \(abcdef01\)"),

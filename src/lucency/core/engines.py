@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from itertools import chain, islice
 from pathlib import Path, PurePath
 from shutil import which
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from lucency.core.manifest import counted
 from lucency.core.parallel import QUEUE, in_workers
@@ -36,6 +37,7 @@ CLUSTERS = ("slurm", "local", "debug")  # of submitit: jobs, processes here, thi
 FORM = re.compile(r"local|dask://[^/?#\s]+:\d+|slurm(://[^/?#\s]*(\?[^#]*)?)?")
 FAULT = re.compile(r"error\b|exception\b|killed|cancelled|state: ", re.IGNORECASE)
 AROUND = ("-", "You can check", "or at paths", "Error stream", "No error stream")
+NO_SCHEDULER = "no Dask scheduler answers at {} ({}): start one, `dask scheduler`"
 KEPT = "what is done is kept: run the same command again"
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -60,7 +62,7 @@ def choose_engine(engine: str) -> str:
 
     `local` are processes, `dask://HOST:PORT` the workers of a Dask scheduler, `slurm` job arrays,
     with choices as `slurm://PARTITION?minutes=60&memory=4&array=50`. Raises ValueError for another
-    engine or choice, and where what it needs is not there.
+    engine or choice, and where what it needs is not there, a scheduler too.
     """
     kind = _kind(engine)
     if kind not in ENGINES:
@@ -76,6 +78,8 @@ def choose_engine(engine: str) -> str:
         )
     if kind == "slurm":
         _require_slurm(engine)
+    elif kind == "dask":
+        _require_scheduler(urlsplit(engine))
     _CHOSEN.set(engine)
     return engine
 
@@ -110,6 +114,14 @@ def _on_dask(
             executor.shutdown(wait=False)
 
 
+def _require_scheduler(engine: SplitResult) -> None:
+    """Raise ValueError where nothing listens, before other work is done."""
+    try:
+        socket.create_connection((engine.hostname or "", engine.port or 0), SECONDS).close()
+    except OSError as error:
+        raise ValueError(NO_SCHEDULER.format(engine.netloc, error)) from error
+
+
 @contextmanager
 def _dask_client(address: str) -> Iterator[Any]:
     from distributed import Client
@@ -117,9 +129,7 @@ def _dask_client(address: str) -> Iterator[Any]:
     try:
         client: Any = Client(address, timeout=SECONDS, set_as_default=False)
     except OSError as error:
-        raise ValueError(
-            f"no Dask scheduler answers at {address} ({error}): start one, `dask scheduler`"
-        ) from error
+        raise ValueError(NO_SCHEDULER.format(address, error)) from error
     try:
         _check_versions(client, address)
         threads = sum(client.nthreads().values())
