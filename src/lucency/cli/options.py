@@ -99,6 +99,13 @@ def choose_engine(engine: str) -> str:
     return engines.choose_engine(engine)
 
 
+def choose_cache(place: str) -> str:
+    """Let prepared films be shared at this place; ValueError for one that cannot be."""
+    from lucency.data import shared_shards
+
+    return shared_shards.choose_cache(place)
+
+
 def require_service() -> None:
     """Raise ValueError unless what the service needs is installed."""
     lost = [name for name in SERVICE_NEEDS if find_spec(name) is None]
@@ -123,6 +130,13 @@ Engine = Annotated[
     typer.Option(
         "--engine", metavar="ENGINE", callback=choose_engine,
         help="Who works on films: local processes, dask://HOST:PORT, or slurm.",
+    ),
+]  # fmt: skip
+Cache = Annotated[
+    str,
+    typer.Option(
+        "--cache", metavar="PLACE", callback=choose_cache,
+        help="Share prepared films with other runs: a folder, or a URL such as s3://BUCKET/cache.",
     ),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]

@@ -42,6 +42,7 @@ from lucency.core.stage import (
     is_complete,
     locked,
 )
+from lucency.core.stores import absolute_place
 from lucency.data.film_files import film_exists
 from lucency.data.several_sources import as_drawn, inputs_of_sources, own_keys, section_of
 from lucency.data.sources import KNOBS, absent_places, stated_findings
@@ -250,7 +251,7 @@ def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
 def _placed_source(own: AnySource, known: AnySource | None, *, key: str) -> AnySource:
     """Return one source of a protocol, called `key` there, as `_placed` does."""
     named = {name: getattr(own, name) for name in ("root", "exclude", "key")}
-    absolute = {name: str(Path(place).absolute()) for name, place in named.items() if place}
+    absolute = {name: absolute_place(place) for name, place in named.items() if place}
     place = own.model_copy(update=absolute)
     lost = absent_places(place)
     if known is not None and place != known and lost and not absent_places(known):
