@@ -68,7 +68,7 @@ def url_of(place: str | Path) -> str:
     if not found:
         return ""
     scheme = found[1].lower()
-    return f"{SAME.get(scheme, scheme)}://{found[2].rstrip('/')}"
+    return f"{SAME.get(scheme, scheme)}://{'/' * (scheme in LOCAL)}{found[2].rstrip('/')}"
 
 
 def named_place(place: str) -> str:
@@ -81,7 +81,7 @@ def named_place(place: str) -> str:
     ('/films/a b', 's3://bucket/films', 'films')
     """
     url = url_of(place)
-    if not url:
+    if not url and "://" not in place:
         return place
     scheme, _, below = url.partition("://")
     if "@" in below.partition("/")[0]:
@@ -89,10 +89,12 @@ def named_place(place: str) -> str:
             f"{without_credentials(url)}: a URL with credentials: put them where the store's own "
             "programs look for them (environment, profile)"
         )
-    if "::" in url:
-        raise ValueError(f"{url}: a file in another (::), expected the URL of a folder")
+    if not url or "::" in url:
+        raise ValueError(
+            f"{place}: expected a folder, or the URL of one, such as s3://BUCKET/films"
+        )
     if scheme in LOCAL:
-        local = unquote(urlsplit(place).path) or place
+        local = unquote(urlsplit(url).path)
         return local[1:] if re.match(r"/[A-Za-z]:", local) else local
     if not below:
         raise ValueError(f"{url}: expected a bucket, or a folder in one")

@@ -205,7 +205,7 @@ def absent_places(place: Source) -> dict[str, str]:
     try:
         root = tables_folder(place)
     except ValueError as error:
-        return {"root": f"data.root: {error}"}
+        return {"root": str(error)}
     table = place.source in ("csv", "dicom")
     if not place.root or not root.is_dir():
         absent["root"] = NO_ROOT.format(place.root)

@@ -35,7 +35,10 @@ def tables_folder(place: Source) -> Path:
     if not url:
         return Path(place.root)
     known = COLLECTIONS.get(place.source)
-    return _copied(url, place.labels, known.tables if known else (), os.getpid())
+    try:
+        return _copied(url, place.labels, known.tables if known else (), os.getpid())
+    except ValueError as error:
+        raise ValueError(f"data.root: {error}") from None
 
 
 @cache
