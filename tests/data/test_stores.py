@@ -22,6 +22,8 @@ from lucency.core.manifest import FINDINGS, Preparation, Prepared
 from lucency.data import film_cache, shared_shards, stored_tables
 from lucency.data.film_cache import prepare
 from lucency.data.film_files import StoredFilm, load_film
+from lucency.data.film_stream import stream_films
+from lucency.data.images import films_below
 from lucency.data.several_sources import read_sources
 from lucency.data.shared_shards import choose_cache
 from lucency.data.sources import read_films
@@ -43,10 +45,16 @@ def anew() -> Iterator[None]:
     choose_cache("")
 
 
-def forget() -> None:
-    stores.look_anew()
-    stores._system.cache_clear()
+def look_anew() -> None:
+    """Look at stores as another command does."""
+    stores._ROOTS.clear()
+    stores._listed.cache_clear()
     stored_tables._copied.cache_clear()
+
+
+def forget() -> None:
+    look_anew()
+    stores._system.cache_clear()
     memory = fsspec.filesystem("memory")
     memory.store.clear()
     memory.pseudo_dirs[:] = [""]
@@ -150,16 +158,14 @@ def test_what_differs_in_a_store_is_noticed(phantoms: Path, tmp_path: Path):
     table = f"{AT}/Data_Entry_2017_v2020.csv"
     known = stores.read_object(table)
     stores.write_object(table, known.replace(b"Effusion", b"Edema"))
-    stores.look_anew()
-    stored_tables._copied.cache_clear()
+    look_anew()
     with pytest.raises(ValueError, match=r"made from other inputs \(tables.Data_Entry_2017_v2020"):
         prepared_of(AT, tmp_path)
     stores.write_object(table, known)
     name = next(name for name in stores.list_objects(AT) if name.endswith(".png"))
     other = stores.read_object(f"{AT}/{name}")
     stores.write_object(f"{AT}/{name}", other[:-13] + b"\0" + other[-12:])
-    stores.look_anew()
-    stored_tables._copied.cache_clear()
+    look_anew()
     with pytest.raises(ValueError, match=f"1 of {FILMS} films has changed .* {AT}/{name}"):
         prepared_of(AT, tmp_path)
 
@@ -227,17 +233,12 @@ def test_films_with_other_content_are_not_taken_from_the_cache(phantoms: Path, t
     name = next(name for name in stores.list_objects(AT) if name.endswith(".png"))
     others = [one for one in stores.list_objects(AT) if one.endswith(".png") and one != name]
     stores.write_object(f"{AT}/{name}", stores.read_object(f"{AT}/{others[0]}"))
-    forget_looks()
+    look_anew()
     far = prepared_of(AT, tmp_path / "second")
     choose_cache("")
     alone = prepared_of(AT, tmp_path / "alone")
     np.testing.assert_array_equal(far.pixels[:], alone.pixels[:])
     assert shards_of(tmp_path / "first") != shards_of(tmp_path / "second")
-
-
-def forget_looks() -> None:
-    stores.look_anew()
-    stored_tables._copied.cache_clear()
 
 
 def test_of_flipped_bits_in_the_cache_none_is_taken(
@@ -315,6 +316,28 @@ def test_a_store_that_fails_rejects_no_film(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stores, "_system", lambda *_: Failing(*[OSError(errno.EIO, "broken")] * 9))
     with pytest.raises(ValueError, match="the store fails"):
         load_film(StoredFilm(f"{AT}/images/1.png", 9, 0))
+
+
+def test_predict_and_describe_take_urls(phantoms: Path, capsys: pytest.CaptureFixture[str]):
+    remember(phantoms)
+    first = sorted(phantoms.glob("images/*.png"))[:2]
+    blocks = list(stream_films(films_below([Path(f"{AT}/images")]), preparation=SMALL))
+    near = list(stream_films(sorted(phantoms.glob("images/*.png")), preparation=SMALL))
+    np.testing.assert_array_equal(blocks[0].pixels, near[0].pixels)
+    assert blocks[0].names[0] == f"{AT}/images/{first[0].name}"
+    assert films_below([Path(f"{AT}/images/{first[1].name}")]) == [
+        Path(AT) / "images" / first[1].name
+    ]
+    with pytest.raises(ValueError, match="memory://hospital/none: nothing lies there"):
+        films_below([Path("memory://hospital/none")])
+    table = f"{AT}/Data_Entry_2017_v2020.csv"
+    far = CliRunner().invoke(app, ["data", "describe", table], catch_exceptions=False)
+    own = CliRunner().invoke(app, ["data", "describe", str(phantoms / Path(table).name)])
+    assert far.stdout == own.stdout
+    with pytest.raises(
+        ValueError, match=r"memory://hospital/films/no.csv: is not there; expected a"
+    ):
+        CliRunner().invoke(app, ["data", "describe", f"{AT}/no.csv"], catch_exceptions=False)
 
 
 # --- S3, by a server on loopback

@@ -155,7 +155,8 @@ def find_object(place: str | Path) -> StoredObject | None:
             return None if isinstance(found, str) else found.get(url[len(root) + 1 :])
     system, path = _opened(url)
     try:
-        return _object(_patiently(partial(system.info, path), url))
+        about = _patiently(partial(system.info, path), url)
+        return None if about["type"] == "directory" else _object(about)
     except FileNotFoundError:
         return None
 
@@ -197,12 +198,6 @@ def write_object(place: str, content: bytes) -> None:
 
 
 _ROOTS: dict[str, None] = {}  # that this process has listed
-
-
-def look_anew() -> None:
-    """Forget what has been listed: stores may hold other objects now."""
-    _ROOTS.clear()
-    _listed.cache_clear()
 
 
 @cache

@@ -20,11 +20,11 @@ from jaxtyping import Int64, Shaped, UInt, UInt8
 
 from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
-from lucency.core.stores import list_objects, place_text, url_of
+from lucency.core.stores import list_objects, named_place, place_text, url_of
 from lucency.core.tables import fitting_films, join_films
 from lucency.data.dicom import GreyFilm, decode_dicom, is_dicom
 from lucency.data.film_archives import DICOM_START
-from lucency.data.film_files import FilmFile, film_content, films_in
+from lucency.data.film_files import FilmFile, film_content, film_exists, films_in
 from lucency.data.film_names import (
     ARCHIVE_SUFFIXES,
     EXPECTED_FILMS,
@@ -129,13 +129,17 @@ def film_files(root: Path) -> tuple[Path, ...]:
 def films_below(places: Iterable[Path]) -> list[Path]:
     """Return the films at these places, each once, folders searched to the bottom as above.
 
-    An archive gives its films; another file that is named is taken as it is. Raises ValueError for
-    a folder or archive without films, and for an archive that cannot be opened.
+    An archive gives its films; another file that is named is taken as it is, and so is an object of
+    a store. Raises ValueError for a folder or archive without films, and for an archive or a store
+    that cannot be opened.
     """
     files = dict[Path, None]()
     for place in places:
         found = (place,)
-        if place.is_dir():
+        if url_of(place):
+            named = Path(named_place(str(place)))
+            found = (named,) if film_exists(named) else film_files(named)
+        elif place.is_dir():
             found = film_files(place)
         elif place.is_file() and place.name.lower().endswith(ARCHIVE_SUFFIXES):
             found = films_in([place], named=True)
