@@ -24,7 +24,6 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 
 from lucency.core.manifest import counted, nearest
 from lucency.core.progress import say
-from lucency.core.stores import read_object, url_of
 from lucency.core.tables import BLANKS, PICTURE
 
 LONGEST = 40  # digits of a whole number, leading zeros counted
@@ -239,12 +238,13 @@ def _near_column(table: CsvTable, name: str, option: str) -> str:
 def read_text(file: Path, *, expected: str) -> tuple[str, str]:
     """Return a file's text, unpacked if it is a .gz, and its encoding where that is not UTF-8.
 
-    The file may be an object of a store.
-
     UTF-8, UTF-16 and UTF-32 are recognised; other text is read as Windows-1252. Raises ValueError
     for no file, for a damaged one, and for one that is no text, such as a spreadsheet.
     """
-    content = _content(file, expected)
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else "no such file"
+        raise ValueError(f"{file}: {found}; expected {expected}")
+    content = file.read_bytes()
     if content.startswith(b"\x1f\x8b"):
         try:
             content = gzip.decompress(content)
@@ -263,18 +263,6 @@ def read_text(file: Path, *, expected: str) -> tuple[str, str]:
     if CONTROL.search(text.rstrip("\x1a")) or "\N{REPLACEMENT CHARACTER}" in text:
         raise ValueError(f"{file}: is no text; expected {expected}, in UTF-8")
     return text.rstrip("\x1a"), ENCODINGS.get(encoding, "")
-
-
-def _content(file: Path, expected: str) -> bytes:
-    if url_of(file):
-        try:
-            return read_object(file)
-        except FileNotFoundError:
-            raise ValueError(f"{url_of(file)}: is not there; expected {expected}") from None
-    if not file.is_file():
-        found = "is a folder" if file.is_dir() else "no such file"
-        raise ValueError(f"{file}: {found}; expected {expected}")
-    return file.read_bytes()
 
 
 def clean_text(text: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from lucency.config.sections import Source
 from lucency.core.files import write_whole
-from lucency.core.stores import list_objects, read_object, url_of
+from lucency.core.stores import list_objects, named_place, read_object, url_of
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.film_names import kind_of_member
 
@@ -39,6 +39,20 @@ def tables_folder(place: Source) -> Path:
         return _copied(url, place.labels, known.tables if known else (), os.getpid())
     except ValueError as error:
         raise ValueError(f"data.root: {error}") from None
+
+
+def local_table(file: Path) -> Path:
+    """Return a label file, or a copy of one in a store, with the tables beside it.
+
+    Raises ValueError in one line where that is not there.
+    """
+    if not url_of(file):
+        return file
+    root, _, name = named_place(str(file)).rpartition("/")
+    found = _copied(root, name, (), os.getpid()) / name
+    if not found.is_file():
+        raise ValueError(f"{root}/{name}: is not there; expected a label file (.csv or .csv.gz)")
+    return found
 
 
 @cache
