@@ -1,6 +1,8 @@
 """Object stores: films, tables and shared shards at a URL are those of a folder, byte for byte."""
 
 import errno
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +15,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import lucency as lu
+from lucency.cli import options
 from lucency.cli.app import app
 from lucency.config.protocol import read_protocol
 from lucency.config.sections import Source
-from lucency.core import stores
+from lucency.core import engines, stores
 from lucency.core.film_shards import SHARDS
 from lucency.core.manifest import FINDINGS, Preparation, Prepared
 from lucency.data import film_cache, shared_shards, stored_tables
@@ -318,7 +322,31 @@ def test_a_store_that_fails_rejects_no_film(monkeypatch: pytest.MonkeyPatch):
         load_film(StoredFilm(f"{AT}/images/1.png", 9, 0))
 
 
-def test_predict_and_describe_take_urls(phantoms: Path, capsys: pytest.CaptureFixture[str]):
+def test_films_are_sent_to_workers_by_name():
+    film = StoredFilm(f"{AT}/1.png", 5, 7)
+    assert engines._is_named((3, [(0, film)]))
+    assert pickle.loads(pickle.dumps(film)) == film
+
+
+def test_an_option_that_names_a_url_keeps_it():
+    about = {"source": "csv", "root": Path("s3://bucket/films"), "labels": "t.csv"}
+    assert options.chosen_source(about, changes=None).root == "s3://bucket/films"
+
+
+def test_the_library_prepares_films_of_stores_and_archives(phantoms: Path, tmp_path: Path):
+    remember(phantoms)
+    packed = shutil.make_archive(str(tmp_path / "films"), "zip", phantoms / "images")
+    found = list[dict[str, bytes]]()
+    for place in (phantoms / "images", f"{AT}/images", packed):
+        made = lu.prepare(place, size=SIDE)
+        names = [str(image).rpartition("/")[2] for image in made.manifest.image]
+        found.append(dict(zip(names, map(np.ndarray.tobytes, made.pixels[:]), strict=True)))
+    assert found[1:] == [found[0]] * 2
+    with pytest.raises(ValueError, match=r"memory://hospital/none: nothing lies there"):
+        lu.prepare("memory://hospital/none")
+
+
+def test_predict_and_describe_take_urls(phantoms: Path):
     remember(phantoms)
     first = sorted(phantoms.glob("images/*.png"))[:2]
     blocks = list(stream_films(films_below([Path(f"{AT}/images")]), preparation=SMALL))

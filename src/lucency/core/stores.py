@@ -29,9 +29,8 @@ SAME = {"s3a": "s3", "gcs": "gs"}  # schemes of one store
 LOCAL = ("file", "local")
 OWN = "memory"  # of one process
 EXTRAS = {"s3": "'lucency[s3]'", "gs": "gcsfs", **dict.fromkeys(("az", "abfs", "abfss"), "adlfs")}
-OPTIONS: dict[str, dict[str, Any]] = {  # here tries are counted, and nothing is kept that grows
-    "s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "use_listings_cache": False},
-    "gs": {"use_listings_cache": False},
+OPTIONS: dict[str, dict[str, Any]] = {  # tries are counted here; an object is one request
+    "s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "max_concurrency": 1},
 }
 SIGNS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "updated", "created")
 HOPELESS = {  # of errors of the system: another try would be the same
@@ -244,7 +243,8 @@ def _system(scheme: str, process: int) -> Any:
     import fsspec
 
     del process
-    return fsspec.filesystem(scheme, skip_instance_cache=True, **OPTIONS.get(scheme, {}))
+    about = {"skip_instance_cache": True, "use_listings_cache": False}
+    return fsspec.filesystem(scheme, **about, **OPTIONS.get(scheme, {}))
 
 
 def _require_known(scheme: str, url: str) -> None:
