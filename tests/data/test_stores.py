@@ -32,6 +32,7 @@ from lucency.data.several_sources import read_sources
 from lucency.data.shared_shards import choose_cache
 from lucency.data.sources import read_films
 from lucency.phantom.dataset import write_phantom
+from lucency.pipeline.run import open_run
 from object_store import BUCKET, client, s3_server, stored, troubled, upload
 from workplace import write_protocol
 
@@ -328,6 +329,17 @@ def test_films_are_sent_to_workers_by_name():
     assert pickle.loads(pickle.dumps(film)) == film
 
 
+def test_what_is_written_by_name_is_local(tmp_path: Path):
+    file = tmp_path / "p.toml"
+    write_protocol(file, {"films": 20})
+    with pytest.raises(
+        ValueError, match=r"s3://bucket/run: a run lies in a folder of this machine"
+    ):
+        open_run(read_protocol(file), out="s3://bucket/run")
+    with pytest.raises(ValueError, match=r"s3://bucket/tables: expected a folder of this machine"):
+        options.check_folder(Path("s3://bucket/tables"))
+
+
 def test_an_option_that_names_a_url_keeps_it():
     about = {"source": "csv", "root": Path("s3://bucket/films"), "labels": "t.csv"}
     assert options.chosen_source(about, changes=None).root == "s3://bucket/films"
@@ -402,6 +414,23 @@ def test_films_and_cache_in_s3_are_those_of_a_folder(server: str, phantoms: Path
     shards = {name: body for name, body in kept.items() if name.endswith(".npy")}
     assert len(shards) == 3
     assert shards == {name: near[name] for name in shards}
+
+
+def test_a_finished_run_is_read_without_its_store(
+    server: str, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    upload(phantoms, "six")
+    root, until = f"s3://{BUCKET}/six", ("--until", "split")
+    lists = {"split": {"method": "official"}}
+    run_of(root, tmp_path / "run", *until, **lists)
+    before = files_of(tmp_path / "run")
+    forget()
+    monkeypatch.setattr(stores, "PAUSES", ())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    said = run_of(root, tmp_path / "run", *until, **lists)
+    assert f"data.root: {root}: the store fails" in said
+    assert "films and labels stay as they were read" in said
+    assert files_of(tmp_path / "run") == before
 
 
 def test_a_store_that_throttles_and_drops_costs_time_and_no_film(

@@ -34,6 +34,10 @@ def check_folder(folder: Path | None) -> Path | None:
     """Return a folder for tables; ValueError where a file or a run is: before the work."""
     if folder is None:
         return None
+    from lucency.core.stores import url_of
+
+    if url := url_of(folder):
+        raise ValueError(f"{url}: expected a folder of this machine to write to")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
     for place in (folder, *folder.resolve().parents):

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from jaxtyping import Shaped
 
-from lucency.core.film_shards import Receipt, put_shard, read_receipt, shard_name
+from lucency.core.film_shards import SHARDS, Receipt, put_shard, read_receipt, shard_name
 from lucency.core.manifest import Preparation
 from lucency.core.stage import fingerprint
 from lucency.core.stores import (
@@ -72,12 +72,12 @@ def shared_place(preparation: Preparation, image: Shaped[np.ndarray, " n"]) -> s
         "films": hashlib.sha256(json.dumps(image.tolist()).encode()).hexdigest(),
         "versions": [version("lucency"), cv2.__version__],
     }
-    return f"{cache}/{fingerprint(depends)}"
+    return f"{cache}/{SHARDS}/{fingerprint(depends)}"
 
 
 def open_shared(place: str) -> None:
     """Write a note into the place; ValueError in one line where nothing can be written there."""
-    write_object(f"{place.rpartition('/')[0]}/{NOTE}", ABOUT)
+    write_object(f"{place.rpartition(f'/{SHARDS}/')[0]}/{NOTE}", ABOUT)
 
 
 def fetch_shard(place: str, number: int) -> SharedShard:

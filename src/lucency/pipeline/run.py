@@ -42,7 +42,7 @@ from lucency.core.stage import (
     is_complete,
     locked,
 )
-from lucency.core.stores import absolute_place
+from lucency.core.stores import absolute_place, url_of
 from lucency.data.film_files import film_exists
 from lucency.data.several_sources import as_drawn, inputs_of_sources, own_keys, section_of
 from lucency.data.sources import KNOBS, absent_places, stated_findings
@@ -145,6 +145,8 @@ def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
 
 def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     """Return the run of `protocol` in `out` as `open_run` does; nothing is written."""
+    if url := url_of(out):
+        raise ValueError(f"{url}: a run lies in a folder of this machine; expected one (--out)")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: expected the run's folder, which may not exist yet")
