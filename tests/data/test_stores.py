@@ -21,6 +21,7 @@ from lucency.cli.app import app
 from lucency.config.protocol import read_protocol
 from lucency.config.sections import Source
 from lucency.core import engines, stores
+from lucency.core.engines import choose_engine
 from lucency.core.film_shards import SHARDS
 from lucency.core.manifest import FINDINGS, Preparation, Prepared
 from lucency.data import film_cache, shared_shards, stored_tables
@@ -518,6 +519,18 @@ def test_a_whole_run_with_workers_has_the_results_of_a_folder(
     near, far = (files_of(tmp_path / name / "evaluation") for name in ("near", "far"))
     assert {name: far[name] == body for name, body in near.items()} == dict.fromkeys(far, True)
     assert len(near) > 5
+
+
+@pytest.mark.slow
+def test_jobs_of_another_engine_read_the_store(server: str, phantoms: Path, tmp_path: Path):
+    upload(phantoms, "seven/films")
+    place, until = f"s3://{BUCKET}/seven", ("--until", "prepare")
+    run_of(str(phantoms), tmp_path / "near", *until)
+    engine = f"slurm://?cluster=local&array=2&logs={tmp_path}/logs"
+    far = (*until, "--engine", engine, "--cache", f"{place}/cache")
+    run_of(f"{place}/films", tmp_path / "far", *far)
+    choose_engine("local")
+    assert shards_of(tmp_path / "far") == shards_of(tmp_path / "near")
 
 
 @pytest.mark.slow
