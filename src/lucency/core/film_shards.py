@@ -24,7 +24,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
-from lucency.core.files import write_array, write_whole
+from lucency.core.files import npy_content, write_array, write_whole
 
 SHARDS = "shards"  # the folder
 INDEX, SUMS = "index.npy", "SHA256SUMS"  # there: where each film is; what `sha256sum -c` checks
@@ -207,9 +207,7 @@ def write_shard(
     `pixels`, in this order. Several may write the same.
     """
     sums, places = iter(map(zlib.crc32, pixels)), iter(range(len(pixels)))
-    with BytesIO() as stream:
-        np.save(stream, pixels, allow_pickle=False)
-        content = stream.getvalue()
+    content = npy_content(pixels)
     receipt = {
         **{column: list(values) for column, values in films.items()},
         "place": [next(places) if one else -1 for one in kept],
