@@ -104,9 +104,10 @@ def describe(
         answers.print_answer(describe_archive(file), json, words=answers.archive_in_words)
         return
     from lucency.cli.output import describe_labels
+    from lucency.data.stored_tables import local_table
 
     columns = options.label_columns(image_column, patient_column)
-    answers.print_answer(describe_labels(file, columns=columns), json)
+    answers.print_answer(describe_labels(local_table(file), columns=columns), json)
 
 
 @data_group.command()

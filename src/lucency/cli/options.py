@@ -34,6 +34,10 @@ def check_folder(folder: Path | None) -> Path | None:
     """Return a folder for tables; ValueError where a file or a run is: before the work."""
     if folder is None:
         return None
+    from lucency.core.stores import url_of
+
+    if url := url_of(folder):
+        raise ValueError(f"{url}: expected a folder of this machine to write to")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
     for place in (folder, *folder.resolve().parents):
@@ -99,6 +103,13 @@ def choose_engine(engine: str) -> str:
     return engines.choose_engine(engine)
 
 
+def choose_cache(place: str) -> str:
+    """Let prepared films be shared at this place; ValueError for one that cannot be."""
+    from lucency.data import shared_shards
+
+    return shared_shards.choose_cache(place)
+
+
 def require_service() -> None:
     """Raise ValueError unless what the service needs is installed."""
     lost = [name for name in SERVICE_NEEDS if find_spec(name) is None]
@@ -123,6 +134,13 @@ Engine = Annotated[
     typer.Option(
         "--engine", metavar="ENGINE", callback=choose_engine,
         help="Who works on films: local processes, dask://HOST:PORT, or slurm.",
+    ),
+]  # fmt: skip
+Cache = Annotated[
+    str,
+    typer.Option(
+        "--cache", metavar="PLACE", callback=choose_cache,
+        help="Share prepared films with other runs: a folder, or a URL such as s3://BUCKET/cache.",
     ),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]

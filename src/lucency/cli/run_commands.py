@@ -40,13 +40,14 @@ Until = Annotated[
 ]
 
 
-def run(
+def run(  # noqa: PLR0913 - the options of one command
     protocol: options.ProtocolFile,
     out: options.RunOut,
     until: Until = StageName.REPORT,
     changes: options.Changes = None,
     workers: options.Workers = 0,
     engine: options.Engine = "local",
+    cache: options.Cache = "",
     json: options.Json = False,
 ) -> None:
     """Run an experiment: every stage of its protocol, up to the report.

@@ -22,13 +22,14 @@ study_group = typer.Typer(
 
 
 @study_group.command()
-def ablation(
+def ablation(  # noqa: PLR0913 - the options of one command
     protocol: options.ProtocolFile,
     out: options.StudyOut,
     until: Until = StageName.REPORT,
     changes: options.Changes = None,
     workers: options.Workers = 0,
     engine: options.Engine = "local",
+    cache: options.Cache = "",
     json: options.Json = False,
 ) -> None:
     """Train every variant of a protocol at every seed, and compare them with the base.
@@ -49,6 +50,7 @@ def leakage(
     changes: options.Changes = None,
     workers: options.Workers = 0,
     engine: options.Engine = "local",
+    cache: options.Cache = "",
     json: options.Json = False,
 ) -> None:
     """Measure the inflation of metrics by leakage: three schemes of split and balancing.
@@ -84,6 +86,7 @@ def cross_validation(  # noqa: PLR0913 - the options of one command
     changes: options.Changes = None,
     workers: options.Workers = 0,
     engine: options.Engine = "local",
+    cache: options.Cache = "",
     json: options.Json = False,
 ) -> None:
     """Predict every film by cross-validation, with folds by patient.
@@ -154,6 +157,7 @@ def preparation(  # noqa: PLR0913 - the options of one command
     changes: options.Changes = None,
     workers: options.Workers = 0,
     engine: options.Engine = "local",
+    cache: options.Cache = "",
     json: options.Json = False,
 ) -> None:
     """Measure the effect of CLAHE's parameters on a protocol's films.

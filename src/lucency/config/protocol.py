@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from lucency.config import sections
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
+from lucency.core.stores import url_of, without_credentials
 
 BASE = "base"  # the name of the protocol without a variant
 PLACES = ("root", "labels", "exclude", "key")  # keys of `data` that say where films and tables lie
@@ -404,7 +405,7 @@ def _place(choices: dict[str, Any], folder: Path) -> None:
     for source in _sources(choices).values():
         for key in ("root", "exclude", "key"):
             if isinstance(source.get(key), str) and source[key]:
-                source[key] = str(folder / source[key])
+                source[key] = url_of(source[key]) or str(folder / source[key])
 
 
 def _apply(choices: dict[str, Any], change: str) -> None:
@@ -463,7 +464,7 @@ def _has(value: object, step: int | str) -> bool:
 
 
 def _explain_one(first: ErrorDetails, place: str) -> str:
-    found = json.dumps(first["input"], default=str)
+    found = without_credentials(json.dumps(first["input"], default=str))
     if first["type"] == "extra_forbidden":
         known = [
             n

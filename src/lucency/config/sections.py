@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lucency.core.manifest import nearest
+from lucency.core.stores import named_place, url_of
 
 Method = Literal[
     "none", "cap-and-copy", "partial", "positive-weights", "weighted-sampler", "class-aware",
@@ -152,7 +153,17 @@ class Source(Choices):
     shortcut: float = Field(default=0.0, ge=0, le=1)
     also: tuple[Source, ...] = ()
 
+    @field_validator("root")
+    @classmethod
+    def _named_root(cls, root: str) -> str:
+        return named_place(root)
+
     def _check(self) -> None:
+        if self.source == "dicom" and url_of(self.root):
+            raise ValueError(
+                f"root: {self.root}: an archive with a key of pseudonyms is read from a local "
+                'folder: copy it, or name its films in a table (source = "csv")'
+            )
         for key, sources in SOURCE_KEYS.items():
             default = type(self).model_fields[key].get_default(call_default_factory=True)
             if self.source not in sources and getattr(self, key) != default:

@@ -80,8 +80,14 @@ def write_table(table: pd.DataFrame, file: Path, **choices: Any) -> None:
 
 def write_array(array: Shaped[np.ndarray, ...], file: Path) -> None:
     """Write an array as .npy, whole, without Python objects."""
-    with lent_stream(file) as stream:
-        np.save(stream, array, allow_pickle=False)
+    write_whole(file, npy_content(array))
+
+
+def npy_content(array: Shaped[np.ndarray, ...]) -> bytes:
+    """Return the content of an array's .npy file, without Python objects."""
+    stream = BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
 
 
 def write_arrays(arrays: Mapping[str, Shaped[np.ndarray, ...]], file: Path) -> None:

@@ -24,7 +24,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
-from lucency.core.files import write_array, write_whole
+from lucency.core.files import npy_content, write_array, write_whole
 
 SHARDS = "shards"  # the folder
 INDEX, SUMS = "index.npy", "SHA256SUMS"  # there: where each film is; what `sha256sum -c` checks
@@ -207,20 +207,25 @@ def write_shard(
     `pixels`, in this order. Several may write the same.
     """
     sums, places = iter(map(zlib.crc32, pixels)), iter(range(len(pixels)))
-    name = shard_name(number)
-    beside = folder / f"{name}.{uuid.uuid4().hex}"
-    write_array(pixels, beside)
-    digest = _digest(beside)
-    _receipt(folder, number).unlink(missing_ok=True)  # of a shard that was made before
-    beside.replace(folder / name)
+    content = npy_content(pixels)
     receipt = {
         **{column: list(values) for column, values in films.items()},
         "place": [next(places) if one else -1 for one in kept],
         "crc": [next(sums) if one else 0 for one in kept],
-        "sha256 of shard": digest,
+        "sha256 of shard": hashlib.sha256(content).hexdigest(),
     }
+    put_shard(folder, number, content, json.dumps(receipt))
+
+
+def put_shard(folder: Path, number: int, content: bytes, receipt: str) -> None:
+    """Write the content of a shard's file, and then its receipt, as text."""
+    name = shard_name(number)
     beside = folder / f"{name}.{uuid.uuid4().hex}"
-    write_whole(beside, json.dumps(receipt))
+    write_whole(beside, content)
+    _receipt(folder, number).unlink(missing_ok=True)  # of a shard that was made before
+    beside.replace(folder / name)
+    beside = folder / f"{name}.{uuid.uuid4().hex}"
+    write_whole(beside, receipt)
     beside.replace(_receipt(folder, number))
 
 

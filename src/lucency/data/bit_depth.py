@@ -15,7 +15,7 @@ import numpy as np
 
 from lucency.core.manifest import Preparation, counted
 from lucency.core.progress import say
-from lucency.data.film_files import film_content, film_start, in_reading_order
+from lucency.data.film_files import film_content, film_starts, in_reading_order
 from lucency.data.images import PNG_SIGNATURE, bits_that_hold, decode
 
 SAMPLE = 32  # films that are decoded, evenly spread
@@ -40,7 +40,8 @@ def find_bits(files: Sequence[str | Path]) -> BitDepth:
     pixels are scaled to 16, as the PNG specification has it. Files that cannot be read are left
     out.
     """
-    stated = {file: bits for file in files if (bits := _stated_bits(film_start(file))) is not None}
+    starts = zip(files, film_starts(files), strict=True)
+    stated = {file: bits for file, one in starts if (bits := _stated_bits(one)) is not None}
     if not stated:
         return BitDepth(EIGHT, 0, len(files))
     deep = list(stated)

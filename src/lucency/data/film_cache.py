@@ -9,11 +9,13 @@ import hashlib
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -50,28 +52,49 @@ from lucency.core.manifest import (
 from lucency.core.parallel import rank
 from lucency.core.progress import say, silent
 from lucency.core.stage import locked, produce
+from lucency.core.stores import is_own
 from lucency.data.bit_depth import with_bits
-from lucency.data.film_archives import FilmStat
+from lucency.data.film_archives import FilmStat, LoadedFilm
 from lucency.data.film_files import (
     FilmFile,
+    StoredFilm,
     fingerprint_film,
     in_reading_order,
-    load_film,
+    load_films,
     reading_order,
     stat_film,
 )
 from lucency.data.preprocess import prepare_file
+from lucency.data.shared_shards import (
+    fetch_shard,
+    keep_shard,
+    open_shared,
+    share_shard,
+    shared_place,
+)
 
 MOST_SENT, BYTES_SENT = 32, 1 << 23  # films of a streamed archive that are sent to a worker at once
 MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
 NOT_YET, ABSENT = -2, -1  # in place of the bytes of a film's file
 SOURCE = np.dtype([("bytes", np.int64), ("modified", np.int64), ("sha256", "S16")])
+HAD = {"fetched": "fetched", "prepared": "prepared", "mended": "damaged there and made anew"}
 SOURCES = "sources.csv"  # the file that each film was made from: image and the fields of SOURCE
 
 Film = tuple[int, FilmFile]  # row, place
 Shard = tuple[int, list[Film]]
 Sources = Shaped[np.ndarray, " n"]  # of SOURCE
 Rejects = dict[int, str]  # row, reason
+
+
+class Made(NamedTuple):
+    """How many films a shard has, which of them cannot be decoded, and how it was had.
+
+    That is "prepared", "fetched" from the shared place, or "mended" there, where it was damaged.
+    """
+
+    films: int
+    rejects: Rejects
+    how: str = "prepared"
 
 
 def prepare(
@@ -86,7 +109,8 @@ def prepare(
     """Return the films of `manifest` as the network sees them, from `out` or prepared into it.
 
     A call that was killed is continued by the same call, also after broken films were mended. The
-    bytes do not depend on `workers` or on interruptions. The films' bit depth is found first, where
+    bytes do not depend on `workers` or on interruptions, nor on the shared place that shards may
+    come from (`lucency.data.shared_shards`). The films' bit depth is found first, where
     the preparation states none, and stands in that of what is returned. `progress(done, films)` is
     called as films get done. Films that cannot be decoded leave the manifest and are listed in
     rejected.csv; SOURCES has size, time and hash of the others' files. Raises ValueError when a
@@ -100,6 +124,7 @@ def prepare(
             f"{counted((path == '').sum(), 'film', 'has/have', of=len(manifest))} no file: "
             "find them, or leave those rows out (found_films) before preparing"
         )
+    workers = 1 if any(map(is_own, path.tolist())) else workers
     source = np.array([_source_of(stat_film(file)) for file in path.tolist()], dtype=SOURCE)
     _refuse_changed(out, manifest, source)
     known = out / "preparation.json"  # of films that are prepared: they need not be read again
@@ -199,12 +224,19 @@ def _write(
     }
     left = sum(map(len, todo.values()))
     progress(len(manifest) - left, len(manifest))
-    work = partial(_prepare_shard, place, preparation)
-    for count, broken in on_engine(work, load_shards(todo, path), workers=min(workers, len(todo))):
-        rejects |= broken
-        left -= count
+    shared, had = shared_place(preparation, manifest.image), Counter[str]()
+    if shared and todo:
+        open_shared(shared)
+    work = partial(_obtain_shard, place, preparation, shared)
+    workers = 1 if is_own(shared) else min(workers, len(todo))
+    for made in on_engine(work, load_shards(todo, path), workers=workers):
+        rejects |= made.rejects
+        left -= made.films
+        had[made.how] += 1
         progress(len(manifest) - left, len(manifest))
         _refuse_too_many(rejects, manifest)
+    if shared and todo:
+        say(f"Cache {shared}: {', '.join(f'{had[one]} {text}' for one, text in HAD.items())}")
     _finish(folder, manifest, preparation, shards)
 
 
@@ -254,7 +286,44 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def _prepare_shard(folder: Path, preparation: Preparation, shard: Shard) -> tuple[int, Rejects]:
+def _obtain_shard(folder: Path, preparation: Preparation, shared: str, shard: Shard) -> Made:
+    """Write a shard: from the shared place where it has one of these very films, else prepared."""
+    if not shared:
+        return _prepare_shard(folder, preparation, shard)
+    number, films = shard
+    found = fetch_shard(shared, number)
+    if not found.state and _is_made_of(found.receipt, films):
+        keep_shard(folder, number, found)
+        return Made(len(films), dict(_rejects(found.receipt)), "fetched")
+    made = _prepare_shard(folder, preparation, shard)
+    share_shard(shared, folder, number)
+    return made._replace(how="mended") if found.state == "damaged" else made
+
+
+def _is_made_of(receipt: Receipt, films: Sequence[Film]) -> bool:
+    """Return whether a shard holds these films, made from files of this content."""
+    if receipt["row"] != sorted(row for row, _ in films):
+        return False
+    place = {row: number for number, row in enumerate(receipt["row"])}
+    for row, file in films:
+        size, modified, sha256 = (receipt[name][place[row]] for name in SOURCE.names or ())
+        now = _stat_of(file)
+        if now is None or now.size != size:
+            return False
+        if now.modified != modified and fingerprint_film(file) != sha256:
+            return False
+    return True
+
+
+def _stat_of(file: FilmFile) -> FilmStat | None:
+    if isinstance(file, StoredFilm):
+        return FilmStat(file.size, file.modified)
+    if isinstance(file, LoadedFilm):
+        return None if file.reason else FilmStat(len(file.content), file.modified)
+    return stat_film(file)
+
+
+def _prepare_shard(folder: Path, preparation: Preparation, shard: Shard) -> Made:
     """Write a shard; return the number of its films and those that cannot be decoded."""
     number, films = shard
     rows = sorted(row for row, _ in films)
@@ -262,8 +331,8 @@ def _prepare_shard(folder: Path, preparation: Preparation, shard: Shard) -> tupl
     pixels = np.empty((len(films), preparation.size, preparation.size), dtype=np.uint8)
     source = np.empty(len(films), dtype=SOURCE)
     with one_thread():
-        for row, file in films:
-            loaded = load_film(file)
+        loading = load_films([file for _, file in films])
+        for (row, _), loaded in zip(films, loading, strict=True):
             film = prepare_file(loaded, preparation=preparation)
             if isinstance(film, str):
                 rejects[row] = film
@@ -285,7 +354,7 @@ def _prepare_shard(folder: Path, preparation: Preparation, shard: Shard) -> tupl
             "reason": [rejects.get(row, "") for row in rows],
         },
     )
-    return len(films), rejects
+    return Made(len(films), rejects)
 
 
 def receipt_of(folder: Path, number: int, rows: Rows) -> Receipt | None:
@@ -378,7 +447,9 @@ def _make_lost(
     say(f"{counted(len(lost), 'shard', 'is/are')} not in {shards.folder}: made anew")
     row = pd.Index(manifest.image).get_indexer(pd.Index(shards.image))
     path = manifest.facts["path"].to_numpy(dtype=str)[row]
-    work = partial(_prepare_shard, shards.folder.absolute(), preparation)
+    shared = shared_place(preparation, manifest.image)
+    work = partial(_obtain_shard, shards.folder.absolute(), preparation, shared)
+    workers = 1 if is_own(shared) else workers
     for _ in on_engine(work, load_shards(lost, path), workers=min(workers, len(lost))):
         pass
     remove_receipts(shards.folder)

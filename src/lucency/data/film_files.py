@@ -10,14 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from lucency.core.manifest import counted
 from lucency.core.parallel import usable_cores
 from lucency.core.progress import progress, say, silent
+from lucency.core.stores import StoredObject, find_object, read_object, url_of
 from lucency.data.film_archives import (
     DAMAGE,
     HEADER,
@@ -38,11 +41,25 @@ from lucency.data.film_archives import (
 )
 from lucency.data.film_names import member_of, place_in
 
-FilmFile = str | Path | LoadedFilm
+AHEAD = 8  # films that are fetched from a store before they are needed
+STARTS, BATCH = 32, 4096  # films of a store whose first bytes are fetched at once, and of a turn
+
+
+class StoredFilm(NamedTuple):
+    """A film in a store, as it was listed: what a worker gets that may not see the listing."""
+
+    place: str
+    size: int
+    modified: int
+
+
+FilmFile = str | Path | LoadedFilm | StoredFilm
 
 
 def film_exists(place: str | Path) -> bool:
     """Return whether a film is there; of an archive that is streamed, whether that is there."""
+    if url_of(place):
+        return find_object(place) is not None
     found = member_of(place)
     if found is None:
         return Path(place).is_file()
@@ -55,6 +72,9 @@ def film_exists(place: str | Path) -> bool:
 
 def stat_film(place: str | Path) -> FilmStat | None:
     """Return a film's size and the sign of its content; None where it is not there."""
+    if url_of(place):
+        stored = find_object(place)
+        return FilmStat(*stored) if stored else None
     found = member_of(place)
     try:
         if found is None:
@@ -69,11 +89,14 @@ def stat_film(place: str | Path) -> FilmStat | None:
 def identify_films(places: Sequence[str]) -> list[tuple[int, int, str]]:
     """Return what tells films apart whatever their paths: device, number of the file, and member.
 
-    Links lead to one film, and so do two names of one file. Raises OSError for a file that is not
-    there.
+    Links lead to one film, and so do two names of one file. In a store it is the URL. Raises
+    OSError for a file that is not there.
     """
     found, archives = list[tuple[int, int, str]](), dict[Path, os.stat_result]()
     for place in places:
+        if url := url_of(place):
+            found.append((-1, -1, url))
+            continue
         archive, name = member_of(place) or (Path(place), "")
         if name and archive not in archives:
             archives[archive] = archive.stat()
@@ -83,9 +106,14 @@ def identify_films(places: Sequence[str]) -> list[tuple[int, int, str]]:
 
 
 def load_film(file: FilmFile) -> LoadedFilm:
-    """Return the content of a film's file, or the reason why it cannot be had."""
+    """Return the content of a film's file, or the reason why it cannot be had.
+
+    Raises ValueError where a store fails: the film may be sound.
+    """
     if isinstance(file, LoadedFilm):
         return file
+    if isinstance(file, StoredFilm) or url_of(file):
+        return _of_store(file if isinstance(file, StoredFilm) else _listed(file))
     found = member_of(file)
     try:
         return _of_file(Path(file)) if found is None else load_member(str(file), *found)
@@ -93,6 +121,23 @@ def load_film(file: FilmFile) -> LoadedFilm:
         return LoadedFilm(str(file), b"", 0, f"cannot be read: {error.strerror}")
     except ValueError as error:
         return LoadedFilm(str(file), b"", 0, str(error))
+
+
+def load_films(files: Sequence[FilmFile]) -> Iterator[LoadedFilm]:
+    """Yield the content of films as `load_film` does; of a store, AHEAD are fetched meanwhile."""
+    if not any(isinstance(file, StoredFilm) for file in files):
+        yield from map(load_film, files)
+        return
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting = deque(pool.submit(load_film, file) for file in files[:AHEAD])
+        try:
+            for later in (*files[AHEAD:], *[None] * len(waiting)):
+                loaded = waiting.popleft().result()
+                if later is not None:
+                    waiting.append(pool.submit(load_film, later))
+                yield loaded
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def film_content(file: FilmFile) -> bytes:
@@ -108,6 +153,8 @@ def film_start(place: str | Path) -> bytes:
 
     No bytes for a film that cannot be read.
     """
+    if url_of(place):
+        return _start_in_store(place)
     found = member_of(place)
     try:
         if found is None:
@@ -126,15 +173,24 @@ def film_start(place: str | Path) -> bytes:
         return b""
 
 
+def film_starts(places: Sequence[str | Path]) -> Iterator[bytes]:
+    """Yield what `film_start` does of each film; in a store, of STARTS at once."""
+    with ThreadPoolExecutor(STARTS) as pool:
+        for first in range(0, len(places), BATCH):
+            some = places[first : first + BATCH]
+            stored = pool.map(film_start, [place for place in some if url_of(place)])
+            yield from (next(stored) if url_of(place) else film_start(place) for place in some)
+
+
 def in_reading_order(places: Sequence[str | Path]) -> Iterator[tuple[int, FilmFile]]:
     """Yield each place with its number among `places`, as files are best read.
 
-    Those that can be read wherever they lie come first, in their order, as they are. Then each
-    archive that is streamed is read once, and its films come loaded, in its order. One film is held
-    at a time.
+    Those that can be read wherever they lie come first, in their order, as they are, in a store
+    with what the listing states. Then each archive that is streamed is read once, and its films
+    come loaded, in its order. One film is held at a time.
     """
     plain, streamed = _apart(places)
-    yield from ((number, places[number]) for number in plain)
+    yield from ((number, _listed(places[number])) for number in plain)
     for path, wanted in streamed.items():
         for number, loaded in stream_members(archive_of(path), wanted):
             yield number, loaded._replace(place=str(places[number]))
@@ -198,6 +254,33 @@ def films_in(archives: Sequence[Path], *, named: bool = False) -> list[Path]:
         for remark in _remarks(archive):
             say(remark)
     return films
+
+
+def _listed(place: str | Path) -> str | Path | StoredFilm:
+    """Return a film in a store as it was listed, another as it is."""
+    if not (url := url_of(place)):
+        return place
+    found = find_object(url)
+    return StoredFilm(url, *(found or StoredObject(0, 0)))
+
+
+def _start_in_store(place: str | Path) -> bytes:
+    found = find_object(place)
+    if not found or not found.size:
+        return b""
+    try:
+        start = read_object(place, end=PNG_START)
+        return read_object(place, end=HEADER) if SIXTEEN_BIT_PNG.match(start) else start
+    except FileNotFoundError:
+        return b""
+
+
+def _of_store(film: str | Path | StoredFilm) -> LoadedFilm:
+    assert isinstance(film, StoredFilm), "a film in a store"
+    try:
+        return LoadedFilm(film.place, read_object(film.place), film.modified)
+    except FileNotFoundError:
+        return LoadedFilm(film.place, b"", 0, "cannot be read: not in the store")
 
 
 def _of_file(path: Path) -> LoadedFilm:

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 
 from lucency.core.manifest import Preparation
 from lucency.core.parallel import usable_cores
+from lucency.core.stores import place_text
 from lucency.data.film_archives import LoadedFilm
 from lucency.data.film_files import FilmFile, in_reading_order
 from lucency.data.preprocess import prepare_file
@@ -86,7 +87,7 @@ def _under_way(
             first, size = loaded.popleft()
             first.exception()  # waits for it
             held -= size
-        yield str(files[number]), future
+        yield place_text(files[number]), future
 
 
 def _block_of(films: Sequence[UnderWay], *, side: int) -> FilmBlock:

@@ -20,14 +20,16 @@ from jaxtyping import Int64, Shaped, UInt, UInt8
 
 from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
+from lucency.core.stores import list_objects, named_place, place_text, url_of
 from lucency.core.tables import fitting_films, join_films
 from lucency.data.dicom import GreyFilm, decode_dicom, is_dicom
 from lucency.data.film_archives import DICOM_START
-from lucency.data.film_files import FilmFile, film_content, films_in
+from lucency.data.film_files import FilmFile, film_content, film_exists, films_in
 from lucency.data.film_names import (
     ARCHIVE_SUFFIXES,
     EXPECTED_FILMS,
     is_hidden,
+    kind_of_member,
     kind_of_name,
     member_of,
     name_below,
@@ -73,8 +75,11 @@ def walk_films(root: Path) -> Walk:
     what is hidden (its name begins with a dot), what systems and broken downloads leave beside
     films, and pictures of other formats. Links are followed. A folder that is reached on several
     ways is read once, by its own path where it has one below `root`; a link to a folder above leads
-    nowhere.
+    nowhere. In a store, files are known by their names alone, archives are among the others, and
+    all files of a hidden folder are hidden.
     """
+    if url_of(root):
+        return _walk_store(root)
     own, linked = [root], list[Path]()
     seen = {_identity(place) for place in root.resolve().parents}
     kinds = {name: list[Path]() for name in Walk._fields}
@@ -98,6 +103,14 @@ def walk_films(root: Path) -> Walk:
     return Walk(**{name: tuple(sorted(files)) for name, files in kinds.items()})
 
 
+def _walk_store(root: Path) -> Walk:
+    kinds = {name: list[Path]() for name in Walk._fields}
+    for name in list_objects(str(root)):
+        kinds[kind_of_member(name) or "others"].append(root / name)
+    kinds["others"] += kinds.pop("archives")
+    return Walk(**{name: tuple(sorted(kinds.get(name, ()))) for name in Walk._fields})
+
+
 def film_files(root: Path) -> tuple[Path, ...]:
     """Return the films below `root` as `walk_films` does, then those in archives below it.
 
@@ -116,13 +129,17 @@ def film_files(root: Path) -> tuple[Path, ...]:
 def films_below(places: Iterable[Path]) -> list[Path]:
     """Return the films at these places, each once, folders searched to the bottom as above.
 
-    An archive gives its films; another file that is named is taken as it is. Raises ValueError for
-    a folder or archive without films, and for an archive that cannot be opened.
+    An archive gives its films; another file that is named is taken as it is, and so is an object of
+    a store. Raises ValueError for a folder or archive without films, and for an archive or a store
+    that cannot be opened.
     """
     files = dict[Path, None]()
     for place in places:
         found = (place,)
-        if place.is_dir():
+        if url_of(place):
+            named = Path(named_place(str(place)))
+            found = (named,) if film_exists(named) else film_files(named)
+        elif place.is_dir():
             found = film_files(place)
         elif place.is_file() and place.name.lower().endswith(ARCHIVE_SUFFIXES):
             found = films_in([place], named=True)
@@ -136,6 +153,10 @@ def _walk_aloud(root: Path) -> Walk:
     found = walk_films(root)
     if remark := _left_out(found, root):
         say(remark)
+    packed = [file for file in found.others if kind_of_name(file.name.lower()) == "archives"]
+    if packed:  # only in a store
+        archives = counted(len(packed), "archive", "is/are")
+        say(f"{archives} not read below {url_of(root)}: films in a store are read unpacked")
     return found
 
 
@@ -220,7 +241,7 @@ def _matched(
     below = np.array([name_below(file, root) for file in files], dtype=object)
     shown = [str(file.relative_to(root)) for file in files]
     row = join_films(image, below, source=str(root), shown=shown).tolist()
-    return np.array([str(files[place]) if place >= 0 else "" for place in row], dtype=object)
+    return np.array([place_text(files[one]) if one >= 0 else "" for one in row], dtype=object)
 
 
 def _say_twice(image: Shaped[np.ndarray, " m"], packed: Sequence[Path], root: Path) -> None:

@@ -35,6 +35,7 @@ from lucency.core.manifest import (
 )
 from lucency.core.progress import progress, say
 from lucency.core.stage import produce
+from lucency.core.stores import place_text, resolved_place
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
 from lucency.data.dicom_source import make_keys
@@ -54,6 +55,7 @@ from lucency.data.sources import (
     stated_findings,
     where_films_lie,
 )
+from lucency.data.stored_tables import tables_folder
 
 TEXT = ("sex", "view", PATIENT_ID, "path")  # facts of which "" is not known
 TABLES = ("csv", "dicom")  # of these a patient's name is one patient, in whichever source
@@ -153,7 +155,7 @@ def films_of_sources(place: Source, out: Path) -> Manifest:
     for name, one in name_sources(place).items():
         recall_archives(out / name, root=Path(one.root))
     pairs = zip(films.facts[SOURCE].tolist(), films.facts["path"].tolist(), strict=True)
-    path = [str(root[name] / below) for name, below in pairs]
+    path = [place_text(root[name] / below) for name, below in pairs]
     return replace(films, facts=films.facts.assign(path=path))
 
 
@@ -181,7 +183,7 @@ def list_sources(
             films, _ = list_films(one, findings=stated, split=lambda films, _: films.patient)
         listed[name] = SourceFilms(source=one, films=films, missing=films.image[:0])
     films, _ = join_sources(listed, findings=findings)
-    return films, split(films, Path(place.root))
+    return films, split(films, tables_folder(place))
 
 
 def join_sources(
@@ -254,7 +256,7 @@ def _phantom_folder(out: Path, index: int) -> Path:
 def _resolved(place: Source) -> Source:
     """Return sources whose roots are whole paths without links."""
     first, *others = (
-        one.model_copy(update={"root": str(Path(one.root).resolve())}) for one in place.every
+        one.model_copy(update={"root": resolved_place(one.root)}) for one in place.every
     )
     return first.model_copy(update={"also": tuple(others)})
 
@@ -299,7 +301,7 @@ def _refuse_one_file(several: Mapping[str, SourceFilms]) -> None:
     known = dict[tuple[int, int, str], int]()
     for index, one in enumerate(several.values()):
         folder = films_folder(one.source)
-        files = [str(folder / below) for below in one.films.facts["path"].tolist()]
+        files = [place_text(folder / below) for below in one.films.facts["path"].tolist()]
         own = identify_films(files)
         twice = [
             (known[film], file) for film, file in zip(own, files, strict=True) if film in known

@@ -34,6 +34,7 @@ from lucency.core.manifest import (
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
+from lucency.core.stores import place_text, resolved_place
 from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.collections.catalogue import COLLECTIONS
@@ -84,6 +85,7 @@ from lucency.data.labels import (
     read_nih_tables,
 )
 from lucency.data.pseudonyms import key_file, read_key
+from lucency.data.stored_tables import tables_folder
 from lucency.phantom.dataset import list_phantom, write_phantom
 
 KNOBS = {"films", "size", "seed", "label_noise", "shortcut", "hospital"}  # of phantoms
@@ -115,8 +117,8 @@ def read_films(
     The stage. Raises ValueError when films are missing and the protocol does not allow it, and what
     `check` raises for the films found; then nothing is written.
     """
-    root = _root(place)
-    place = place.model_copy(update={"root": str(root.resolve())})
+    _root(place)
+    place = place.model_copy(update={"root": resolved_place(place.root)})
     make_keys(place, out=out)
     inputs = film_inputs(place, findings=findings)
     write = partial(find_films, place, findings, check=check)
@@ -143,7 +145,7 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
     """
     for text in absent_places(place).values():
         raise ValueError(text)
-    root = Path(place.root)
+    root = tables_folder(place)
     labels, chosen = root / place.labels, chosen_labels(place)
     found = set[Path]()
     if place.source in COLLECTIONS:
@@ -178,7 +180,7 @@ def films_found(place: Source, out: Path) -> Manifest:
     films = load_manifest(out)
     recall_archives(out, root=Path(place.root))
     folder = films_folder(place)
-    path = [str(folder / below) for below in films.facts["path"].tolist()]
+    path = [place_text(folder / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
 
 
@@ -197,9 +199,13 @@ def absent_places(place: Source) -> dict[str, str]:
 
     A folder without a label table counts as absent: it may be a disk that is not mounted.
     """
-    absent, root = dict[str, str](), Path(place.root)
+    absent = dict[str, str]()
     if place.source == "phantom" and not place.root:
         return absent
+    try:
+        root = tables_folder(place)
+    except ValueError as error:
+        return {"root": str(error)}
     table = place.source in ("csv", "dicom")
     if not place.root or not root.is_dir():
         absent["root"] = NO_ROOT.format(place.root)
@@ -233,7 +239,7 @@ def list_films(
     """
     if place.source != "phantom" or place.root:
         films = _listed(place, findings)
-        return films, split(films, Path(place.root))
+        return films, split(films, tables_folder(place))
     with tempfile.TemporaryDirectory() as name:
         list_phantom(Path(name), **place.model_dump(include=KNOBS - {"size", "shortcut"}))
         films = _listed(place.model_copy(update={"root": name}), findings)
@@ -251,7 +257,8 @@ def place_of_labels(place: Source, labels: Path) -> Source:
 
 
 def _root(place: Source) -> Path:
-    root = Path(place.root)
+    """Return the folder of a source's tables; ValueError where it is none."""
+    root = tables_folder(place)
     if not place.root or not root.is_dir():
         raise ValueError(
             f"{NO_ROOT.format(place.root)}: set it to where the label table and the films lie "
@@ -389,7 +396,7 @@ def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, .
         made = own_names(collection.findings, **about)
         return tuple(finding for finding, names in made.items() if names)
     known = () if place.source in ("csv", "dicom") else LABELS
-    file = None if known else label_file(Path(place.root), place.labels)
+    file = None if known else label_file(tables_folder(place), place.labels)
     table = None if file is None else read_csv(file)
     stated = tuple(one for one in findings if _is_stated(one, place, known, table))
     if not stated:
@@ -456,13 +463,13 @@ def _refuse_unknown(source: Source, findings: tuple[str, ...]) -> None:
 
 def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     _refuse_unknown(source, findings)
-    films = read_nih_tables(Path(source.root), labels=source.labels, findings=LABELS)
+    films = read_nih_tables(tables_folder(source), labels=source.labels, findings=LABELS)
     collection = _as_collection(films, "ChestX-ray14")
     return choose_labels(films, source=source, findings=findings, collection=collection)
 
 
 def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    return _read_table(read_csv(label_file(Path(source.root), source.labels)), source, findings)
+    return _read_table(read_csv(label_file(tables_folder(source), source.labels)), source, findings)
 
 
 def _read_dicom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
@@ -514,7 +521,7 @@ def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 
 def _read_collection(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     collection = COLLECTIONS[source.source]
-    films = collection.read(Path(source.root), source.labels)
+    films = collection.read(tables_folder(source), source.labels)
     say_absent(films, title=collection.title)
     return choose_labels(films, source=source, findings=findings, collection=collection)
 

@@ -33,7 +33,7 @@ from lucency.core.parallel import rank
 from lucency.core.plan import COPY_MARK, Plan
 from lucency.data.film_archives import LoadedFilm
 from lucency.data.film_cache import load_shards, one_thread, plan_shards, receipt_of
-from lucency.data.film_files import FilmFile, stat_film
+from lucency.data.film_files import FilmFile, StoredFilm, stat_film
 from lucency.data.images import read_film
 from lucency.data.preprocess import prepare_film
 
@@ -162,7 +162,7 @@ def _make_shard(
             try:
                 film = read_film(file, bits=preparation.bits)
             except ValueError as error:
-                path = file.place if isinstance(file, LoadedFilm) else file
+                path = file.place if isinstance(file, LoadedFilm | StoredFilm) else file
                 raise ValueError(f"{path}: {error}: its copies cannot be made; mend it") from error
             about = {"padded": film.padded, "preparation": preparation, "change": change}
             made[place] = prepare_film(film.grey, **about)

@@ -61,9 +61,9 @@ Film = Place | Prepared | np.ndarray
 def prepare(films: Place | Sequence[Place], *, size: int = 224, **choices: Any) -> Prepared:
     """Return films prepared as a network sees them: square, with CLAHE, uint8.
 
-    `films` is a file (PNG, JPEG or DICOM), a folder, an archive or several; `choices` are those of
-    `Preparation`, by default CLAHE with clip limit 3 and 10 x 10 tiles. Files that cannot be read
-    are listed in `rejected`. Raises ValueError where none can be read.
+    `films` is a file (PNG, JPEG or DICOM), a folder, an archive, a URL of a store, or several;
+    `choices` are those of `Preparation`, by default CLAHE with clip limit 3 and 10 x 10 tiles.
+    Files that cannot be read are listed in `rejected`. Raises ValueError where none can be read.
     """
     places = [films] if isinstance(films, str | Path) else list(films)
     files = films_below([Path(place) for place in places])
@@ -456,7 +456,7 @@ def run(
 def _prepared(
     files: list[Path], *, findings: tuple[str, ...], preparation: Preparation
 ) -> Prepared:
-    if lost := [file for file in files if not file.exists()]:
+    if lost := [file for file in files if not (film_exists(file) or file.exists())]:
         raise ValueError(f"films: {lost[0]}: no such file; expected films or folders of them")
     return read_films(files, findings=findings, preparation=preparation)
 

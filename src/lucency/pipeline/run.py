@@ -42,6 +42,7 @@ from lucency.core.stage import (
     is_complete,
     locked,
 )
+from lucency.core.stores import absolute_place, url_of
 from lucency.data.film_files import film_exists
 from lucency.data.several_sources import as_drawn, inputs_of_sources, own_keys, section_of
 from lucency.data.sources import KNOBS, absent_places, stated_findings
@@ -144,6 +145,8 @@ def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
 
 def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     """Return the run of `protocol` in `out` as `open_run` does; nothing is written."""
+    if url := url_of(out):
+        raise ValueError(f"{url}: a run lies in a folder of this machine; expected one (--out)")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: expected the run's folder, which may not exist yet")
@@ -250,7 +253,7 @@ def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
 def _placed_source(own: AnySource, known: AnySource | None, *, key: str) -> AnySource:
     """Return one source of a protocol, called `key` there, as `_placed` does."""
     named = {name: getattr(own, name) for name in ("root", "exclude", "key")}
-    absolute = {name: str(Path(place).absolute()) for name, place in named.items() if place}
+    absolute = {name: absolute_place(place) for name, place in named.items() if place}
     place = own.model_copy(update=absolute)
     lost = absent_places(place)
     if known is not None and place != known and lost and not absent_places(known):

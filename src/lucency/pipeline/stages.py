@@ -53,6 +53,7 @@ from lucency.data.several_sources import (
 )
 from lucency.data.sources import refuse_unstated
 from lucency.data.split import list_fingerprints, set_apart, split
+from lucency.data.stored_tables import tables_folder
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation import leakage_inflation as inflation
 from lucency.evaluation import summary
@@ -96,6 +97,13 @@ def source(run: Run) -> Source:
 
 
 @kept
+def _tables(run: Run) -> Path:
+    """Return the folder of the first source's tables; where they are gone, their root."""
+    place = source(run)
+    return Path(place.root) if "root" in places_absent(place) else tables_folder(place)
+
+
+@kept
 def manifest(run: Run) -> Manifest:
     """Return the films that lie on disk, with labels; as they were read, where these are gone."""
     if not (run.source / "manifest").exists():  # before the first of hours of work, not after
@@ -113,7 +121,7 @@ def _films_to_split(run: Run) -> Manifest:
         return labelled_films(run)
 
     def check(films: Manifest) -> None:
-        splitter(run.protocol)(films, Path(place.root))
+        splitter(run.protocol)(films, tables_folder(place))
 
     return read_sources(place, findings=run.protocol.findings, out=out, check=check)
 
@@ -193,9 +201,9 @@ def parts(run: Run) -> np.ndarray:
 def _lists(run: Run) -> dict[str, object]:
     """Return what the lists of the split hold; where they are gone, what they held when split."""
     receipt, lists = run.shared / "split" / RECEIPT, run.protocol.split.lists
-    root = Path(source(run).root)
     if not lists:
         return {}
+    root = _tables(run)
     if receipt.is_file() and not any((root / name).is_file() for name in lists.values()):
         held = json.loads(receipt.read_text(encoding="utf-8"))
         return {"lists": held["lists"]} if "lists" in held else {}
@@ -207,7 +215,7 @@ def _write_parts(run: Run, folder: Path) -> None:
     if run.protocol.balance.before_split:
         part = _balanced_first(run).plan.part
     else:
-        films, root = prepared(run).manifest, Path(source(run).root)
+        films, root = prepared(run).manifest, _tables(run)
         about = {"choices": run.protocol.split, "place": source(run)}
         part = split(films, root=root, tell=_shown_when_read, **about)
     save_part(_parted_names(run), part, folder / "part.csv")
@@ -450,7 +458,7 @@ def trained(run: Run) -> Trained:
     """Return what the stages up to `predict` made, for those that explain, audit and combine."""
     return Trained(
         run=run,
-        root=Path(source(run).root),
+        root=_tables(run),
         prepared=prepared(run),
         pictures=pictures(run),
         plan=plan(run),

@@ -41,6 +41,7 @@ from lucency.data.duplicates import near_identical
 from lucency.data.labels import OFFICIAL_LISTS, USUAL_COLUMNS, Columns, read_labelled
 from lucency.data.several_sources import list_sources
 from lucency.data.split import set_apart
+from lucency.data.stored_tables import tables_folder
 from lucency.evaluation.evaluate import TRIVIAL
 from lucency.models.foundation import (
     FOUNDATIONS,
@@ -349,7 +350,7 @@ def split_table_of(
         origins=(films.origin,) if nih else (),
         named=_named(films),
     )
-    return _with_lists(table, Path(nih.root)) if nih else table
+    return _with_lists(table, tables_folder(nih)) if nih else table
 
 
 def split_table_of_lists(

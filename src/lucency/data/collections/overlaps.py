@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lucency.config.sections import Source
+from lucency.core.stores import resolved_place
 
 COLLECTION_OF = {  # whose films and patients they are: the collection that was published first
     "nih": "ChestX-ray14",
@@ -58,7 +59,7 @@ def overlap(one: Source, other: Source) -> str:
     return ""
 
 
-def _place(source: Source) -> Path:
+def _place(source: Source) -> str:
     """Return the archive of a source, or the table of another."""
     root = Path(source.root)
-    return (root if source.source == "dicom" else root / source.labels).resolve()
+    return resolved_place(str(root if source.source == "dicom" else root / source.labels))

@@ -1,0 +1,314 @@
+"""Object stores: what lies at a URL is listed, read and written, with patience and in one voice.
+
+The only module that imports fsspec. A place is text or a path. A URL may have gone through a path,
+which makes `s3://bucket/1.png` of it `s3:/bucket/1.png`: `url_of` gives it back. Credentials stand
+in no URL: the packages of the stores find them in the environment.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from lucency.core.files import write_whole
+from lucency.core.progress import say
+
+PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries
+FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter is a drive
+SAME = {"s3a": "s3", "gcs": "gs"}  # schemes of one store
+LOCAL = ("file", "local")
+OWN = "memory"  # of one process
+EXTRAS = {"s3": "'lucency[s3]'", "gs": "gcsfs", **dict.fromkeys(("az", "abfs", "abfss"), "adlfs")}
+OPTIONS: dict[str, dict[str, Any]] = {  # tries are counted here; an object is one request
+    "s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "max_concurrency": 1},
+}
+SIGNS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "updated", "created")
+HOPELESS = {  # of errors of the system: another try would be the same
+    errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
+}  # fmt: skip
+FAILURES = (  # of the packages below fsspec's, whose errors are no OSError
+    ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
+    ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError"),
+)  # fmt: skip
+REFUSALS = re.compile(r"credential|forbidden|unauthorized|profile|paramvalidation", re.IGNORECASE)
+KEPT = "what is done is kept: run the same command again"
+Answer = TypeVar("Answer")
+
+
+class StoredObject(NamedTuple):
+    """An object's size in bytes, and what is another number when its content has changed."""
+
+    size: int
+    modified: int
+
+
+Listing = Mapping[str, StoredObject]  # by the name below a root
+
+
+def url_of(place: str | Path) -> str:
+    """Return the URL of a place in a store, as it was before it was a path; "" for a local place.
+
+    >>> url_of(Path("s3://bucket/a/1.png")), url_of("C:/films"), url_of("films/1.png")
+    ('s3://bucket/a/1.png', '', '')
+    """
+    text = place if isinstance(place, str) else place.as_posix()
+    found = FORM.fullmatch(text)
+    if not found:
+        return ""
+    scheme = found[1].lower()
+    return f"{SAME.get(scheme, scheme)}://{'/' * (scheme in LOCAL)}{found[2].rstrip('/')}"
+
+
+def named_place(place: str) -> str:
+    """Return a place that somebody names: the path of file://, a URL as `url_of` has it, or itself.
+
+    Raises ValueError for a URL of no known store, with credentials, of several files in one another
+    (`::`), and of no folder in a store.
+
+    >>> named_place("file:///films/a%20b"), named_place("s3a://bucket/films/"), named_place("films")
+    ('/films/a b', 's3://bucket/films', 'films')
+    """
+    url = url_of(place)
+    if not url and "://" not in place:
+        return place
+    scheme, _, below = url.partition("://")
+    if "@" in below.partition("/")[0]:
+        raise ValueError(
+            f"{without_credentials(url)}: a URL with credentials: put them where the store's own "
+            "programs look for them (environment, profile)"
+        )
+    if not url or "::" in url:
+        raise ValueError(
+            f"{place}: expected a folder, or the URL of one, such as s3://BUCKET/films"
+        )
+    if scheme in LOCAL:
+        local = unquote(urlsplit(url).path)
+        return local[1:] if re.match(r"/[A-Za-z]:", local) else local
+    if not below:
+        raise ValueError(f"{url}: expected a bucket, or a folder in one")
+    _require_known(scheme, url)
+    return url
+
+
+def without_credentials(text: str) -> str:
+    """Return text that may hold URLs without what stands before an @ in their places.
+
+    >>> without_credentials("found s3://key:secret@bucket/films")
+    'found s3://…@bucket/films'
+    """
+    return re.sub(r"://[^/\s]*@", "://…@", text)
+
+
+def place_text(place: str | Path) -> str:
+    """Return a place as it is written: a URL with both its slashes, or a path."""
+    return url_of(place) or str(place)
+
+
+def is_own(place: str) -> bool:
+    """Return whether a place is in the memory of this process, which no worker sees."""
+    return url_of(place).startswith(f"{OWN}:")
+
+
+def absolute_place(place: str) -> str:
+    """Return a path as an absolute one; a URL as it is."""
+    return url_of(place) or str(Path(place).absolute())
+
+
+def resolved_place(place: str) -> str:
+    """Return a path as a whole one without links; a URL as it is."""
+    return url_of(place) or str(Path(place).resolve())
+
+
+def list_objects(root: str) -> Listing:
+    """Return what lies below a URL, by name, as it was when this process first looked.
+
+    Left out are names that are no path: with empty parts, or with dots for parts; a line says so.
+    Raises ValueError in one line where nothing is there, and for a store that cannot be listed.
+    """
+    found = _listed(url_of(root))
+    if not isinstance(found, str):
+        return found
+    raise ValueError(found)
+
+
+def find_object(place: str | Path) -> StoredObject | None:
+    """Return an object as listed with a root above it, else as the store states it now.
+
+    None where it is not there. Raises ValueError as `list_objects` does, for other reasons.
+    """
+    url = url_of(place)
+    for root in _ROOTS:
+        if url.startswith(f"{root}/"):
+            found = _listed(root)
+            return None if isinstance(found, str) else found.get(url[len(root) + 1 :])
+    system, path = _opened(url)
+    try:
+        about = _patiently(partial(system.info, path), url)
+        return None if about["type"] == "directory" else _object(about)
+    except FileNotFoundError:
+        return None
+
+
+def read_object(place: str | Path, *, start: int = 0, end: int | None = None) -> bytes:
+    """Return the content of an object, or of a local file, from one byte up to another.
+
+    Raises FileNotFoundError where it is not there, and ValueError in one line where it cannot be
+    read: after several tries, with growing pauses, where the store fails or is busy.
+    """
+    url = url_of(place)
+    if not url:
+        return Path(place).read_bytes()[start:end]
+    system, path = _opened(url)
+    some = {"start": start, "end": end} if start or end is not None else {}
+    return _patiently(partial(system.cat_file, path, **some), url)
+
+
+def write_object(place: str, content: bytes) -> None:
+    """Write an object, or a local file: whole, or not at all. Raises ValueError as above.
+
+    Several may write the same at once.
+    """
+    url = url_of(place)
+    if not url:
+        file = Path(place)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+        write_whole(beside, content)
+        beside.replace(file)
+        return
+    system, path = _opened(url)
+    try:
+        _patiently(partial(system.pipe_file, path, content), url)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{url}: there is no such bucket: make it first, or name another"
+        ) from None
+
+
+_ROOTS: dict[str, None] = {}  # that this process has listed
+
+
+@cache
+def _listed(root: str) -> Listing | str:
+    """Return what lies below a root, or why it cannot be listed, which is looked at once."""
+    _ROOTS[root] = None
+    try:
+        system, path = _opened(root)
+        found: dict[str, Any] = _patiently(partial(system.find, path, detail=True), root)
+    except FileNotFoundError:
+        return f"{root}: there is no such folder or bucket"
+    except ValueError as error:
+        return str(error)
+    below = {name[len(path) :].removeprefix("/"): one for name, one in found.items()}
+    kept = {name: _object(one) for name, one in below.items() if _is_path(name)}
+    if odd := [name for name in below if name not in kept and not name.endswith("/")]:
+        say(f"Left out below {root}: {len(odd):,} objects whose names are no paths ({odd[0]!r}, …)")
+    return kept or f"{root}: nothing lies there"
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name stays what it is as a path; "" and names of folders are none."""
+    plain = Path(name).as_posix() == name and "::" not in name
+    return plain and {".", ".."}.isdisjoint(name.split("/"))
+
+
+def _object(about: Mapping[str, Any]) -> StoredObject:
+    sign = next((str(about[name]) for name in SIGNS if about.get(name)), "")
+    number = hashlib.sha256(sign.encode()).digest()[:8]
+    return StoredObject(int(about.get("size") or 0), int.from_bytes(number) >> 1)
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the place there."""
+    from fsspec.core import strip_protocol
+
+    require_package(url)
+    return _system(url.partition("://")[0], os.getpid()), strip_protocol(url)
+
+
+@cache
+def _system(scheme: str, process: int) -> Any:
+    """Return the file system of a process: a forked one has no thread that does its work."""
+    import fsspec
+
+    del process
+    about = {"skip_instance_cache": True, "use_listings_cache": False}
+    return fsspec.filesystem(scheme, **about, **OPTIONS.get(scheme, {}))
+
+
+def _require_known(scheme: str, url: str) -> None:
+    from fsspec import available_protocols
+
+    if scheme not in available_protocols():
+        raise ValueError(
+            f"{url}: no store is called {scheme}://; expected s3://, gs:// or a folder"
+        )
+
+
+def require_package(place: str) -> None:
+    """Raise ValueError in one line where the package of a URL's store is not installed."""
+    import fsspec
+
+    url = url_of(place)
+    scheme = url.partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        package = EXTRAS.get(scheme, "")
+        remedy = f"pip install {package}" if package else str(error)
+        raise ValueError(f"{url}: the package for {scheme}:// is not installed: {remedy}") from None
+
+
+def _patiently(act: Callable[[], Answer], url: str) -> Answer:
+    """Return what `act` does, tried again where the store fails or is busy.
+
+    FileNotFoundError goes through; ValueError in one line for what no other try would change, and
+    once PAUSES are over.
+    """
+    began = time.monotonic()
+    for pause in (*PAUSES, None):
+        try:
+            return act()
+        except FileNotFoundError:
+            raise
+        except _failures() as error:
+            why = _reason(error)
+            if _is_hopeless(error):
+                raise ValueError(f"{url}: {why}") from None
+            if pause is None:
+                passed = f"{len(PAUSES) + 1} tries in {time.monotonic() - began:.0f} s"
+                raise ValueError(f"{url}: the store fails, {passed}: {why}; {KEPT}") from None
+            time.sleep(pause)
+    raise AssertionError("a try returns or raises")
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """Return the errors of stores: the system's, and those of packages that are in use."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in FAILURES)
+    return (OSError, EOFError, *(one for one in found if one))
+
+
+def _is_hopeless(error: BaseException) -> bool:
+    if isinstance(error, OSError) and not isinstance(error, (TimeoutError, ConnectionError)):
+        return isinstance(error, PermissionError) or error.errno in HOPELESS
+    return bool(REFUSALS.search(type(error).__name__))
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, PermissionError):
+        return f"no permission ({text})"
+    if "credential" in type(error).__name__.lower():
+        return f"no credentials ({text}): set them as the store's own programs expect"
+    return text
