@@ -1,4 +1,4 @@
-"""Pages of studies: the variants of an ablation, and the split schemes of a leakage study."""
+"""Pages of studies: variants of an ablation, split schemes of a leakage study, trials of a sweep."""
 
 from __future__ import annotations
 
@@ -153,6 +153,58 @@ def draw_inflation(table: pd.DataFrame) -> str:
     axes.set_xlabel("macro AUC, with 95 % intervals over patients")
     title = "Macro AUC on own test films and on held-out patients"
     return svg(figure, name="inflation", title=title)
+
+
+def write_sweep_page(
+    protocol: Protocol,
+    *,
+    seen: str,
+    trials: pd.DataFrame,
+    optimism: pd.DataFrame,
+    importance: pd.DataFrame,
+    conclusion: str,
+    best: str,
+    file: Path,
+) -> None:
+    """Write a sweep's trials, its optimism and the found protocol as one HTML file.
+
+    `seen` describes the films. `trials` has the columns trial, state, epochs, minutes, val_auc,
+    best, reason and one a key; `optimism` is of `evaluation.sweep_optimism`, `importance` has the
+    columns key and share; `best` is the found protocol as TOML.
+    """
+    finished = trials["state"] == "finished"
+    write_page(
+        file,
+        "sweep.html.jinja",
+        protocol=protocol,
+        protocol_text=protocol_text(protocol),
+        data_set=seen,
+        trials=trials.to_dict("records"),
+        keys=list(protocol.sweep.space),
+        best_trial=int(trials["val_auc"].where(finished).idxmax()),
+        pruned=int((~finished).sum()),
+        row=optimism.set_index(["candidate", "part"]).to_dict("index"),
+        importance=importance.to_dict("records"),
+        conclusion=conclusion,
+        best=best,
+        level=LEVEL,
+        figure=draw_trials(trials),
+    )
+
+
+@styled
+def draw_trials(trials: pd.DataFrame) -> str:
+    """Return validation AUC of every trial, and the best of the finished ones so far as a line."""
+    figure = Figure(figsize=(WIDTH, 3))
+    axes = figure.subplots()
+    for state, marker, colour in (("finished", "o", COLOURS[0]), ("pruned", "x", MUTED)):
+        rows = trials.loc[trials["state"] == state]
+        axes.plot(rows["trial"], rows["val_auc"], marker, color=colour, label=state)
+    axes.step(trials["trial"], trials["best"], where="post", color=COLOURS[1], label="best so far")
+    axes.set_xlabel("trial")
+    axes.set_ylabel("macro AUC, validation")
+    axes.legend()
+    return svg(figure, name="sweep", title="Macro AUC on validation films of every trial")
 
 
 def _keys(changes: Any, prefix: str = "") -> list[str]:
