@@ -14,7 +14,7 @@ from lucency.cli.run_commands import StageName, Until, do, print_made, refuse_va
 Item = TypeVar("Item")
 
 study_group = typer.Typer(
-    help="Measure the effect of a choice: variants, sweep, leakage, folds, heat maps, preparation.\n\n"
+    help="Measure the effect of choices: variants, a sweep, leakage, folds, heat maps, CLAHE.\n\n"
     "Example:\n\n"
     "lucency study heatmaps runs/demo --set explanation.methods='[\"occlusion\"]' --out heatmaps",
     no_args_is_help=True,

@@ -61,7 +61,7 @@ class Sweep(Choices):
     pruning: Literal["none", "median", "hyperband"] = "median"
     seed: int = Field(default=0, ge=0)
     seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
-    space: dict[str, Span | tuple[Any, ...]] = {}
+    space: dict[str, Span | tuple[Any, ...]] = Field(default_factory=dict)
 
     @field_validator("space", mode="before")
     @classmethod

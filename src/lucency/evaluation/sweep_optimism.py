@@ -8,7 +8,9 @@ Letters in shapes: s seeds, r resamples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,28 @@ from lucency.evaluation.significance import LEVEL
 BEST, FOUND, DEFAULT, GAIN = "best trial", "found", "as it stands", "difference"
 COLUMNS = ("candidate", "part", "value", "low", "high", "p", "seeds")
 Scores = tuple[Float64[np.ndarray, "s 1"], Float64[np.ndarray, "s 1 r"]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SweepResults:
+    """What a sweep found.
+
+    `trials` has a row a trial: trial, state (finished or pruned), a column a key with its value as
+    JSON, epochs, minutes, val_auc (of a pruned one that of its last epoch), best (the highest of
+    finished trials so far), reason. `optimism` is of `optimism_table`. `importance` has a row a key
+    with its share in the variance of val_auc among finished trials, no row where they are too few.
+    """
+
+    trials: pd.DataFrame
+    optimism: pd.DataFrame
+    importance: pd.DataFrame
+    conclusion: str
+
+    @property
+    def best(self) -> int:
+        """The number of the best trial: the finished one with the highest val_auc."""
+        finished = self.trials.loc[self.trials["state"] == "finished"]
+        return int(finished["trial"].to_numpy()[finished["val_auc"].to_numpy().argmax()])
 
 
 def optimism_table(
@@ -57,9 +81,9 @@ def conclude_sweep(table: pd.DataFrame, *, trials: int) -> str:
 
     `table` is of `optimism_table`.
     """
-    row = table.set_index(["candidate", "part"])
-    best, fresh = row.loc[(BEST, "val")], row.loc[(FOUND, "val")]
-    test, default, gain = (row.loc[(name, "test")] for name in (FOUND, DEFAULT, GAIN))
+    row = table.set_index(["candidate", "part"]).to_dict("index")
+    best, fresh = row[(BEST, "val")], row[(FOUND, "val")]
+    test, default, gain = (row[(name, "test")] for name in (FOUND, DEFAULT, GAIN))
     seeds = int(fresh["seeds"])
     how_many = f"{seeds} fresh seeds, on average" if seeds > 1 else "one fresh seed"
     return (
@@ -71,7 +95,7 @@ def conclude_sweep(table: pd.DataFrame, *, trials: int) -> str:
     )
 
 
-def _worth(gain: pd.Series) -> str:
+def _worth(gain: Mapping[Any, Any]) -> str:
     ends = "" if np.isnan(gain["low"]) else f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
     difference = f"The search changes macro AUC on test films by {gain['value']:+.3f}{ends}"
     if np.isnan(gain["p"]):
@@ -82,7 +106,7 @@ def _worth(gain: pd.Series) -> str:
     return f"{difference}: significantly {word} (p {gain['p']:.2g})."
 
 
-def _estimate(row: pd.Series) -> str:
+def _estimate(row: Mapping[Any, Any]) -> str:
     ends = "" if np.isnan(row["low"]) else f" ({row['low']:.3f} to {row['high']:.3f})"
     return f"{row['value']:.3f}{ends}"
 

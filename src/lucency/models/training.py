@@ -32,7 +32,7 @@ from lucency.core.files import write_table
 from lucency.core.manifest import Prepared, counted
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
-from lucency.core.progress import AfterEpoch, Advance, say, unwatched
+from lucency.core.progress import Advance, AfterEpoch, say, unwatched
 from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
 from lucency.evaluation.thresholds import threshold_table

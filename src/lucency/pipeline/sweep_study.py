@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -22,19 +22,20 @@ import pandas as pd
 
 from lucency.config.protocol import BASE, Protocol, protocol_text
 from lucency.config.sections import EnsembleChoices, ExplanationChoices
-from lucency.core.files import BusyError, write_table, write_whole
+from lucency.core.files import BusyError, write_whole
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
 from lucency.core.stage import discard_outdated, fingerprint, fingerprint_of, produce
+from lucency.core.tables import load_tables, save_tables
 from lucency.evaluation.metrics import macro_auc
-from lucency.evaluation.sweep_optimism import conclude_sweep, optimism_table
+from lucency.evaluation.sweep_optimism import SweepResults, conclude_sweep, optimism_table
 from lucency.pipeline import stages
 from lucency.pipeline.run import Run, kept, open_run, validation_auc
 
 TEXT = ("state", "reason", "candidate", "part", "key")
 WAIT = 1.0  # seconds between two attempts at what another process is making
-WEIGHTS = (".safetensors", ".pt", ".npy")  # endings of what is removed of a finished trial
+WEIGHTS = (".safetensors", ".pt")  # endings of what is removed of a finished trial
 FEWEST = 4  # finished trials from which the importance of keys is estimated
 Made = TypeVar("Made")
 
@@ -68,11 +69,7 @@ def _check_candidates(protocol: Protocol) -> None:
 
 @kept
 def search(run: Run) -> pd.DataFrame:
-    """Return the table of all trials, done by this process and others.
-
-    A row a trial: state, the values of keys, epochs, minutes of training, val_auc (the last epoch's
-    of a pruned one), best (the highest of finished trials so far), reason.
-    """
+    """Return the table of all trials, done by this process and others, as SweepResults has it."""
     from lucency.pipeline.trials import Trials
 
     _patiently(partial(stages.prepared, run))
@@ -230,8 +227,8 @@ def _is_predicted(member: Run) -> bool:
 
 
 @kept
-def comparison(run: Run) -> pd.DataFrame:
-    """Return the table of the sweep's optimism, as `optimism_table` gives it."""
+def results(run: Run) -> SweepResults:
+    """Return trials, optimism, importance and conclusion; evaluation/best.toml is written too."""
     found, default = predictions(run).values()
     places = [one.out for members in finals(run).values() for one in members.values()]
     inputs = {
@@ -241,23 +238,21 @@ def comparison(run: Run) -> pd.DataFrame:
     }
     out = run.out / "evaluation"
     discard_outdated(out, inputs=inputs)
-    write = partial(_write_comparison, run, found, default)
+    write = partial(_write_results, run, found, default)
     folder = _patiently(partial(produce, out, inputs=inputs, write=write))
-    return read_table(folder / "optimism.csv", text=TEXT)
+    return load_tables(SweepResults, folder, text=(*TEXT, *run.protocol.sweep.space))
 
 
-def _write_comparison(
+def _write_results(
     run: Run, found: list[Predictions], default: list[Predictions], folder: Path
 ) -> None:
     table = search(run)
-    write_table(table, folder / "trials.csv")
     number, values = _found(run)
     best = float(table["val_auc"].iloc[number])
     optimism = optimism_table(best, found=found, default=default, **run.draws)
-    write_table(optimism, folder / "optimism.csv")
-    write_table(_importance(run), folder / "importance.csv")
     conclusion = conclude_sweep(optimism, trials=len(table))
-    write_whole(folder / "conclusion.txt", conclusion + "\n")
+    made = {"trials": table, "optimism": optimism, "importance": _importance(run)}
+    save_tables(SweepResults(**made, conclusion=conclusion), folder)
     head = f"# Found by a sweep: trial {number} of {len(table)}.\n# {conclusion}\n\n"
     write_whole(folder / "best.toml", head + protocol_text(_named(run.protocol, values)) + "\n")
 
@@ -285,19 +280,18 @@ def _importance(run: Run) -> pd.DataFrame:
 
 def report(run: Run) -> Path:
     """Return the page that shows trials, optimism and what was found."""
-    table = comparison(run)
+    found = results(run)
     inputs = run.fingerprints("evaluation")
     discard_outdated(run.out / "report", inputs=inputs)
-    write = partial(_write_report, run, table)
+    write = partial(_write_report, run, found)
     folder = _patiently(partial(produce, run.out / "report", inputs=inputs, write=write))
     return folder / "report.html"
 
 
-def _write_report(run: Run, table: pd.DataFrame, folder: Path) -> None:
+def _write_report(run: Run, found: SweepResults, folder: Path) -> None:
     from lucency.report.study_pages import write_sweep_page
 
     say("Writing the report")
-    evaluation = run.out / "evaluation"
     films, part = stages.prepared(run).manifest, stages.parts(run)
     counts = [
         f"{int((part == name).sum()):,} films of {len(np.unique(films.patient[part == name])):,} "
@@ -307,11 +301,8 @@ def _write_report(run: Run, table: pd.DataFrame, folder: Path) -> None:
     write_sweep_page(
         run.protocol,
         seen=f"{films.origin}. {', '.join(counts)}",
-        trials=search(run),
-        optimism=table,
-        importance=read_table(evaluation / "importance.csv", text=TEXT),
-        conclusion=(evaluation / "conclusion.txt").read_text(encoding="utf-8").strip(),
-        best=(evaluation / "best.toml").read_text(encoding="utf-8").strip(),
+        results=found,
+        best=(run.out / "evaluation" / "best.toml").read_text(encoding="utf-8").strip(),
         file=folder / "report.html",
     )
 

@@ -8,7 +8,7 @@ the next process that looks for work does the same trial, with its number and it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +100,7 @@ class Trials:
         several = self.every()
         return len(several) >= self.sweep.trials and all(one.state.is_finished() for one in several)
 
-    def each(self) -> Iterator[tuple[Trial, dict[str, Any]]]:
+    def each(self) -> Generator[tuple[Trial, dict[str, Any]], None, None]:
         """Yield trials that this process does, with their values, until all are finished.
 
         Where others have the last ones, it waits: they may die. A trial must be entered (`finish`)
@@ -122,7 +122,7 @@ class Trials:
                 lock.release()
 
     def claim(self) -> tuple[Trial, BaseFileLock] | None:
-        """Return a trial and its lock: one whose process died, or a new one; None if none is left."""
+        """Return a trial and its lock: a dead process's, or a new one; None if none is left."""
         with self._looking():
             for one in self.every():
                 lock = None if one.state.is_finished() else self._held(one.number)
@@ -183,8 +183,8 @@ class Trials:
         whole = [one for one in self.every() if one.state == TrialState.COMPLETE]
         if not whole:
             raise ValueError(
-                f"{self.folder}: none of {self.sweep.trials} trials was trained to the end: expected "
-                'one; see its journal, widen sweep.space, or set sweep.pruning = "none"'
+                f"{self.folder}: none of {self.sweep.trials} trials was trained to its end: "
+                "expected one; widen sweep.space, or set sweep.pruning to none"
             )
         return max(whole, key=lambda one: one.value or 0.0)
 
@@ -219,13 +219,13 @@ def _draw(trial: Trial, key: str, values: Span | tuple[Any, ...]) -> Any:
     ends = {"low": values.low, "high": values.high, "log": values.log}
     if values.is_whole:
         return trial.suggest_int(key, **ends, step=int(values.step) or 1)
-    return trial.suggest_float(key, **ends, step=values.step or None)
+    return _value(trial.suggest_float(key, **ends, step=values.step or None), values)
 
 
 def _value(drawn: Any, values: Span | tuple[Any, ...]) -> Any:
     """Return the value that a journal's entry stands for."""
     if isinstance(values, Span):
-        return drawn
+        return round(drawn, 9) if values.step else drawn  # steps add up to 0.30000000000000004
     return values[[label_of(one) for one in values].index(drawn)]
 
 

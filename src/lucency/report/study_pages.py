@@ -1,4 +1,4 @@
-"""Pages of studies: variants of an ablation, split schemes of a leakage study, trials of a sweep."""
+"""Pages of studies: variants of an ablation, schemes of a leakage study, trials of a sweep."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lucency.config.protocol import BASE, Protocol, protocol_text
 from lucency.evaluation.ablation_effects import FEWEST_SEEDS, RAW
 from lucency.evaluation.evaluate import MACRO, MICRO
 from lucency.evaluation.significance import LEVEL
+from lucency.evaluation.sweep_optimism import SweepResults
 from lucency.report.rendering import COLOURS, MUTED, WIDTH, name_rows, styled, svg, write_page
 
 SHOWN = {  # by metric, of an ablation
@@ -159,37 +160,39 @@ def write_sweep_page(
     protocol: Protocol,
     *,
     seen: str,
-    trials: pd.DataFrame,
-    optimism: pd.DataFrame,
-    importance: pd.DataFrame,
-    conclusion: str,
+    results: SweepResults,
     best: str,
     file: Path,
 ) -> None:
     """Write a sweep's trials, its optimism and the found protocol as one HTML file.
 
-    `seen` describes the films. `trials` has the columns trial, state, epochs, minutes, val_auc,
-    best, reason and one a key; `optimism` is of `evaluation.sweep_optimism`, `importance` has the
-    columns key and share; `best` is the found protocol as TOML.
+    `seen` describes the films, `best` is the found protocol as TOML.
     """
-    finished = trials["state"] == "finished"
+    trials, keys = results.trials, list(protocol.sweep.space)
+    shown = trials.assign(**{key: trials[key].map(_brief) for key in keys})
     write_page(
         file,
         "sweep.html.jinja",
         protocol=protocol,
         protocol_text=protocol_text(protocol),
         data_set=seen,
-        trials=trials.to_dict("records"),
-        keys=list(protocol.sweep.space),
-        best_trial=int(trials["val_auc"].where(finished).idxmax()),
-        pruned=int((~finished).sum()),
-        row=optimism.set_index(["candidate", "part"]).to_dict("index"),
-        importance=importance.to_dict("records"),
-        conclusion=conclusion,
+        trials=shown.to_dict("records"),
+        keys=keys,
+        best_trial=results.best,
+        pruned=list(trials["state"]).count("pruned"),
+        row=results.optimism.set_index(["candidate", "part"]).to_dict("index"),
+        importance=results.importance.to_dict("records"),
+        conclusion=results.conclusion,
         best=best,
         level=LEVEL,
         figure=draw_trials(trials),
     )
+
+
+def _brief(value: str) -> str:
+    """Return a value that is written as JSON, a number with three digits."""
+    held = json.loads(value)
+    return f"{held:.3g}" if isinstance(held, float) else value
 
 
 @styled
