@@ -165,7 +165,10 @@ class Protocol(sections.Choices):
             raise ValueError(f"sweep: found the networks {names}, expected one, which is searched")
         if self.split.method == "image" or self.balance.before_split:
             raise ValueError("sweep: validation films need patients of their own: split by patient")
-        own = self.training_of(self.network[0].name).seed
+        if "seed" in self.network[0].training:
+            found = self.network[0].name
+            raise ValueError(f"sweep: training.seed seeds {found} alone: expected it in [training]")
+        own = self.training.seed
         if own in self.sweep.seeds:
             raise ValueError(f"sweep.seeds: {own} is training.seed, at which trials are trained")
         for key, values in self.sweep.space.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from math import prod
 from typing import Any, Literal
 
@@ -73,14 +74,16 @@ class Sweep(Choices):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
         for key in self.space:
             section, *rest = key.split(".")
-            if section not in SWEPT or not rest:
+            if section not in SWEPT or key == "network":
                 raise ValueError(
                     f"space: {key!r} cannot be searched, since all trials share films and parts: "
                     f"expected a key of {', '.join(SWEPT)}, such as training.learning_rate or "
                     "network.0.training.dropout"
                 )
-            if rest[-1] in ("seed", "tracker") or (section == "network" and rest[-1] == "name"):
+            if key.endswith((".seed", ".tracker")) or (section == "network" and rest[-1] == "name"):
                 raise ValueError(f"space: {key!r} is no choice to search: leave it out")
+            if below := [other for other in self.space if other.startswith(f"{key}.")]:
+                raise ValueError(f"space: {key!r} and {below[0]!r}: expected one of them")
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """Yield candidates at the ends of the space: all of them, or CORNERS spread over it."""
@@ -112,7 +115,7 @@ def nested(candidate: Mapping[str, Any]) -> dict[str, Any]:
         place = made
         for step in path:
             place = place.setdefault(step, {})
-        place[last] = value
+        place[last] = deepcopy(value)
     return made
 
 

@@ -209,6 +209,7 @@ ENVIRONMENT: dict[str, dict[str, str]] = {
     "mlflow": {
         "MLFLOW_TRACKING_URI": f"sqlite:///{{folder}}/{STORE}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": NOWHERE,  # or the store holds the working folder
     },
     "wandb": {
         "WANDB_MODE": "offline",

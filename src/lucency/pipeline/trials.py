@@ -123,6 +123,7 @@ class Trials:
 
     def claim(self) -> tuple[Trial, BaseFileLock] | None:
         """Return a trial and its lock: a dead process's, or a new one; None if none is left."""
+        study = self.study  # which takes the same lock once
         with self._looking():
             for one in self.every():
                 lock = None if one.state.is_finished() else self._held(one.number)
@@ -138,7 +139,7 @@ class Trials:
             lock = self._held(number)
             assert lock is not None, "nobody else creates a trial now"
             self._seed(number)
-            trial = self.study.ask()
+            trial = study.ask()
             assert trial.number == number
             self.candidate(trial)
             return trial, lock
