@@ -45,8 +45,10 @@ def test_a_space_is_keys_and_values():
     }
     whole = {key: one.is_whole for key, one in space.items() if isinstance(one, Span)}
     assert whole == {
-        "training.learning_rate": False, "training.batch": True, "network.0.training.dropout": False,
-    }  # fmt: skip
+        "training.learning_rate": False,
+        "training.batch": True,
+        "network.0.training.dropout": False,
+    }
 
 
 def test_a_protocol_with_a_sweep_and_its_text_are_one():

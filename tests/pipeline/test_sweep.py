@@ -1,4 +1,4 @@
-"""The sweep: candidates on the same films, validation alone, fresh seeds, and what the page says."""
+"""The sweep: candidates on the same films, validation alone, fresh seeds, and what the page has."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_the_page_names_the_optimism(whole: Path):
     optimism = rows[("best trial", "val")] - rows[("found", "val")]
     assert f"the optimism of choosing the best is {optimism:+.3f}" in found.conclusion
     assert found.conclusion.startswith("The best of 5 trials has macro AUC ")
-    page = report(opened(whole)).read_text()
+    page = unescape(report(opened(whole)).read_text())
     assert found.conclusion in page
     for words in ("Importance of keys", "Found protocol", "best so far", "training.learning_rate"):
         assert words in page
@@ -200,9 +201,10 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(
             raise KilledError
         show(job, watch)
 
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
+    with monkeypatch.context() as patch:
         patch.setattr(train_module, "_show_epochs", shown_then_dies)
-        search(opened(tmp_path, trials=1))
+        with pytest.raises(KilledError):
+            search(opened(tmp_path, trials=1))
     begin = train_module._learn_epoch
     monkeypatch.setattr(
         train_module, "_learn_epoch", lambda job, *rest: (learnt.append(1), begin(job, *rest))
@@ -275,7 +277,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(films: Path, what:
 
 def test_without_optuna_a_line_says_what_to_install(films: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sweep_study, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="optuna is not installed: pip install 'lucency.sweep.'"):
+    with pytest.raises(ValueError, match=r"optuna is not installed: pip install 'lucency.sweep.'"):
         opened(films, "refused")
 
 

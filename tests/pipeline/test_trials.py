@@ -85,7 +85,8 @@ def test_one_process_gives_the_same_order_and_so_do_several_one_after_the_other(
 def test_a_trial_at_work_is_nobody_else_s_and_a_dead_one_is_the_next_s(tmp_path: Path):
     one, other = opened(tmp_path, trials=2), opened(tmp_path, trials=2)
     mine, theirs = one.claim(), other.claim()
-    assert mine and theirs
+    assert mine
+    assert theirs
     assert (mine[0].number, theirs[0].number) == (0, 1)
     assert one.claim() is None
     assert not one.is_finished()

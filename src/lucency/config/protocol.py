@@ -158,6 +158,17 @@ class Protocol(sections.Choices):
 
     def _check_sweep(self) -> None:
         """Raise ValueError unless every key of the space exists, has an effect, and may be so."""
+        self._check_searched()
+        for key, values in self.sweep.space.items():
+            ends = (values.low, values.high) if isinstance(values, Span) else values[:2]
+            one, other = (self.candidate({key: end}) for end in ends)
+            if _effective(one) == _effective(other):
+                raise ValueError(f"sweep.space: {key!r} has no effect: another key overrules it")
+        for candidate in self.sweep.corners():
+            self.candidate(candidate)
+
+    def _check_searched(self) -> None:
+        """Raise ValueError unless this is one network, on parts by patient, at seeds of its own."""
         if self.variant:
             raise ValueError("sweep and variant: expected one of them")
         if len(self.network) != 1:
@@ -171,13 +182,6 @@ class Protocol(sections.Choices):
         own = self.training.seed
         if own in self.sweep.seeds:
             raise ValueError(f"sweep.seeds: {own} is training.seed, at which trials are trained")
-        for key, values in self.sweep.space.items():
-            ends = (values.low, values.high) if isinstance(values, Span) else values[:2]
-            one, other = (self.candidate({key: end}) for end in ends)
-            if _effective(one) == _effective(other):
-                raise ValueError(f"sweep.space: {key!r} has no effect: another key overrules it")
-        for candidate in self.sweep.corners():
-            self.candidate(candidate)
 
     def candidate(self, choices: Mapping[str, Any]) -> Protocol:
         """Return the protocol with the values that a trial gives to keys, without its sweep.

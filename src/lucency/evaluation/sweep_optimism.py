@@ -127,6 +127,6 @@ def _by_finding(one: Predictions, weights: bootstrap.Weights) -> Float64[np.ndar
 
 def _described(means: SeedMeans, name: str) -> tuple[float, ...]:
     ends = [float(one[0]) for one in (means.low, means.high)]
-    if name != GAIN:  # no AUC lies outside 0 and 1, though half an interval may reach there
-        ends = [float(np.clip(one, 0, 1)) for one in ends]
+    least = -1 if name == GAIN else 0  # half an interval may reach where no AUC lies
+    ends = [float(np.clip(one, least, 1)) for one in ends]
     return (float(means.value[0]), *ends, float(means.p[0]) if name == GAIN else np.nan)

@@ -76,13 +76,10 @@ class Trials:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._looking():
-            return optuna.create_study(
-                storage=self._storage,
-                study_name=NAME,
-                direction="maximize",
-                pruner=PRUNERS[self.sweep.pruning](self.epochs),
-                load_if_exists=True,
-            )
+            if not self._storage.get_all_studies():
+                optuna.create_study(storage=self._storage, study_name=NAME, direction="maximize")
+            pruner = PRUNERS[self.sweep.pruning](self.epochs)
+            return optuna.load_study(storage=self._storage, study_name=NAME, pruner=pruner)
 
     @cached_property
     def _storage(self) -> optuna.storages.JournalStorage:
