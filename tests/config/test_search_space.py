@@ -111,8 +111,23 @@ REFUSED = {
     "one value": ("training.epochs = [2]", "training.epochs is .2.: expected a list of two"),
     "one value twice": ("training.epochs = [2, 2]", "expected each value once"),
     "a number": ("training.epochs = 2", "training.epochs is 2: expected a list of two values"),
-    "no high": ("training.epochs = { low = 2 }", "training.epochs: high: Field required"),
-    "another word": ("training.epochs = { low = 2, high = 3, logg = true }", "logg: Extra inputs"),
+    "no high": ("training.epochs = { low = 2 }", "training.epochs: high is missing: expected"),
+    "another word": (
+        "training.epochs = { low = 2, high = 3, logg = true }",
+        "training.epochs.logg: unknown key.*'log'",
+    ),
+    "a word for a number": (
+        'training.epochs = { low = "two", high = 3 }',
+        'training.epochs.low: found "two", expected a number',
+    ),
+    "true for a number": (
+        "training.epochs = { low = 1, high = true }",
+        "training.epochs.high: found .*true.*, expected a number",
+    ),
+    "a number for true": (
+        "training.epochs = { low = 2, high = 3, log = 5 }",
+        "training.epochs.log: found 5, expected true or false",
+    ),
     "upside down": ("training.epochs = { low = 3, high = 2 }", "expected low below high"),
     "logarithm of 0": ("training.dropout = { low = 0.0, high = 0.2, log = true }", "more than 0"),
     "both": ("training.epochs = { low = 1, high = 3, log = true, step = 1 }", "expected one of"),

@@ -9,8 +9,10 @@ from math import prod
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from lucency.config.sections import Choices
+from lucency.core.manifest import nearest
 
 SWEPT = ("balance", "training", "network")  # sections whose keys may be searched
 CORNERS = 256  # combinations of extreme values that are validated before any work
@@ -34,6 +36,11 @@ class Span(Choices):
     def is_whole(self) -> bool:
         """Whether the values are whole numbers."""
         return all(isinstance(one, int) for one in (self.low, self.high, self.step))
+
+    @field_validator("low", "high", "step", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return str(value).lower() if isinstance(value, bool) else value  # true is no number
 
     def _check(self) -> None:
         if self.low >= self.high:
@@ -140,12 +147,22 @@ def _values(key: str, value: Any) -> Span | tuple[Any, ...]:
         try:
             return Span.model_validate(value)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            text = first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"{key}: {place}{': ' * bool(place)}{text}") from error
+            raise ValueError(_explain_span(key, error.errors(include_url=False)[0])) from error
     if not isinstance(value, list | tuple) or len(value) < 2:
         raise ValueError(f"{key} is {json.dumps(value)}: {EXPECTED}")
     if len({label_of(one) for one in value}) < len(value):
         raise ValueError(f"{key} is {json.dumps(value)}: expected each value once")
     return tuple(value)
+
+
+def _explain_span(key: str, error: ErrorDetails) -> str:
+    """Return one line on what is wrong with the Span of a key."""
+    if not error["loc"]:
+        return f"{key}: {error['msg'].removeprefix('Value error, ')}"
+    name = str(error["loc"][0])
+    if error["type"] == "missing":
+        return f"{key}: {name} is missing: {EXPECTED}"
+    if error["type"] == "extra_forbidden":
+        return f"{key}.{name}: unknown key{nearest(name, Span.model_fields)}"
+    expected = "true or false" if name == "log" else "a number"
+    return f"{key}.{name}: found {json.dumps(error['input'])}, expected {expected}"

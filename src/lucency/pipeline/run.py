@@ -156,7 +156,7 @@ def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run
     if rank() > 0 or protocol == known:
         _say_unnamed(unnamed, out=out)
         return run
-    idle = (file.name, NOTE)
+    idle = (file.name, f"{file.name}.new", NOTE)  # also what a kill left of a protocol
     work = [p for p in out.rglob("*") if p.is_file() and p.name not in idle and p.suffix != LOCK]
     if work and known is None:
         raise ValueError(f"{out} is not empty and holds no run: choose another folder (--out)")
