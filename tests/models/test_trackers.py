@@ -72,8 +72,8 @@ def test_events_of_tensorboard_hold_every_epoch_once(
 
 
 def refuse_names(written: bytes, folder: Path) -> None:
-    for name in (*NAMES, str(folder), os.environ.get("USER") or "/home/"):
-        assert name == "root" or name.encode() not in written
+    for name in (*NAMES, str(folder), str(Path.home())):
+        assert len(name) < 6 or name.encode() not in written
 
 
 def check_mlflow(out: Path, store: str, *, protocol: str = "toy") -> None:
