@@ -28,8 +28,8 @@ from lucency.core.predictions import load_predictions
 from lucency.core.stage import locked
 from lucency.evaluation.sweep_optimism import conclude_sweep, optimism_table
 from lucency.models import training as train_module
-from lucency.pipeline import sweep_study
-from lucency.pipeline.run import Run
+from lucency.pipeline import stages, sweep_study
+from lucency.pipeline.run import Run, how_to_move, open_run_folder
 from lucency.pipeline.sweep_study import open_sweep, report, results, search
 from toys import FINDINGS, KilledError, toy_films
 
@@ -173,6 +173,16 @@ def test_the_found_protocol_is_ready_to_run(whole: Path):
     assert best.training.seed == protocol(whole).training.seed
 
 
+def test_one_of_the_finals_is_a_run_that_sees_the_sweep_s_films(whole: Path):
+    member = open_run_folder(whole / "out" / "finals" / BASE / "seed-1")
+    assert member.cache == member.source == member.shared == (whole / "out").resolve()
+    assert len(stages.predictions(member)) == 1
+    with pytest.raises(ValueError, match="holds a sweep: name the folder of one, finals/NAME"):
+        open_run_folder(whole / "out")
+    assert "lucency study sweep" in how_to_move(member)
+    assert "--until" not in how_to_move(member)
+
+
 def test_a_finished_sweep_does_nothing_again(whole: Path):
     before = times(whole)
     report(opened(whole))
@@ -241,6 +251,23 @@ def test_a_loss_that_is_not_finite_ends_a_trial_and_not_the_sweep(
     assert last["state"] == "pruned"
     assert np.isnan(last["val_auc"])
     assert "the loss is no longer finite before step" in last["reason"]
+
+
+def test_what_balancing_or_the_protocol_refuses_ends_a_trial_and_not_the_sweep(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(whole / "out", whole / "refusing")
+
+    def refuses(*_: Any) -> None:
+        raise ValueError("percent is 90: no film would be left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "plan", refuses)
+        found = search(opened(whole, "refusing", trials=6))
+    assert found["reason"].iloc[-1] == "percent is 90: no film would be left"
+    run = opened(whole, "refusing", trials=6)
+    reason = sweep_study._score(run, None, None, {"training.batch": 0})[1]
+    assert reason.startswith("sweep.space (training.batch = 0): training.batch: found 0")
 
 
 def test_what_another_process_makes_is_waited_for(

@@ -48,6 +48,7 @@ from lucency.data.sources import KNOBS, absent_places, stated_findings
 from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
+FINALS = "finals"  # the folder of a sweep's trainings at fresh seeds
 EXTERNAL = "external"  # the section and the folder of external tests, and before their failures
 PATIENCE = 60.0  # seconds in which another process has written the protocol, which takes one
 LATE = ("ensemble.", EXTERNAL, "sweep.trials:")  # what may change in a finished run
@@ -334,11 +335,13 @@ def _made_from(folder: Path) -> dict[str, Any] | None:
 def how_to_move(run: Run, *keys: str) -> str:
     """Return how to name the new place of what a run no longer finds: `keys` of PLACES."""
     whole = read_protocol(run.source / "protocol.toml")
-    command = "study ablation" if whole.variant else "run"
+    command, until = "study ablation" if whole.variant else "run", " --until prepare"
+    if whole.sweep.space:
+        command, until = "study sweep", ""
     named = " ".join(f"--set data.{key}=NEW" for key in keys or ("root",))
     return (
         f"where it has moved, name the new place once: lucency {command} "
-        f"{run.source / 'protocol.toml'} --out {run.source} --until prepare {named}"
+        f"{run.source / 'protocol.toml'} --out {run.source}{until} {named}"
     )
 
 
@@ -413,7 +416,12 @@ def _member(run: Run, name: str, seed: int) -> Run:
     member = open_run(protocol, out=home / f"seed-{seed}", workers=run.workers)
     if protocol.preparation != run.protocol.preparation:
         return replace(member, source=run.source, cache=home, shared=home)
-    return replace(member, source=run.source, cache=run.cache, shared=run.shared)
+    return sharing(member, films_of=run)
+
+
+def sharing(run: Run, *, films_of: Run) -> Run:
+    """Return a run that sees the prepared films and the parts of another."""
+    return replace(run, source=films_of.source, cache=films_of.cache, shared=films_of.shared)
 
 
 @kept
@@ -441,8 +449,13 @@ def open_run_folder(folder: Path) -> Run:
     protocol = read_protocol(file)
     if protocol.variant:
         raise ValueError(f"{folder} holds variants: name the folder of one, variants/NAME/seed-N")
+    if protocol.sweep.space:
+        raise ValueError(f"{folder} holds a sweep: name the folder of one, {FINALS}/NAME/seed-N")
     variants = folder.resolve().parent.parent
     whole = variants.parent / "protocol.toml"
+    if variants.name == FINALS and whole.is_file():
+        films = open_run(read_protocol(whole), out=variants.parent)
+        return sharing(open_run(protocol, out=folder), films_of=films)
     if variants.name != "variants" or not whole.is_file():
         return open_run(protocol, out=folder)
     every = members(open_run(read_protocol(whole), out=variants.parent)).values()

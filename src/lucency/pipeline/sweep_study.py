@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +30,7 @@ from lucency.core.tables import load_tables, save_tables
 from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.sweep_optimism import SweepResults, conclude_sweep, optimism_table
 from lucency.pipeline import stages
-from lucency.pipeline.run import Run, kept, open_run, validation_auc
+from lucency.pipeline.run import FINALS, Run, kept, open_run, sharing, validation_auc
 
 TEXT = ("state", "reason", "candidate", "part", "key")
 WAIT = 1.0  # seconds between two attempts at what another process is making
@@ -105,30 +104,46 @@ def _check_objective(run: Run) -> None:
 
 
 def _do_trial(run: Run, trials: Any, trial: Any, values: dict[str, Any]) -> None:
-    """Train one candidate and enter its macro AUC on validation films."""
+    """Train one candidate and enter its macro AUC on validation films, or why it has none."""
+    shown = ", ".join(f"{key} = {_short(value)}" for key, value in values.items())
+    say(f"Trial {trial.number} of 0 to {trials.sweep.trials - 1}: {shown}")
+    value, reason = _score(run, trials, trial, values)
+    home = _home(run, trial.number)
+    trial.set_user_attr("minutes", _minutes(home))
+    trials.finish(trial, value, reason=" ".join(reason.split()))
+    _discard_weights(home)
+    say(f"Trial {trial.number}: {reason or f'val AUC {value:.3f}'}")
+
+
+def _score(run: Run, trials: Any, trial: Any, values: dict[str, Any]) -> tuple[float | None, str]:
+    """Return a candidate's macro AUC on validation films and "", or None and why it has none.
+
+    What is wrong with the candidate alone ends its trial; what is wrong with all ends the sweep.
+    """
     import torch
     from optuna import TrialPruned
 
     from lucency.models.training import DivergedError
 
-    shown = ", ".join(f"{key} = {_short(value)}" for key, value in values.items())
-    say(f"Trial {trial.number} of 0 to {trials.sweep.trials - 1}: {shown}")
-    value, reason, home = None, "", _home(run, trial.number)
     try:
-        member = _member(run, run.protocol.candidate(values), home)
-        choice = member.protocol.network[0]
-        epochs = member.protocol.training_of(choice.name).epochs
-        watch = trials.watching(trial, epochs=epochs)
+        protocol = run.protocol.candidate(values)
+    except ValueError as error:  # of a combination between the ends, which all fit
+        return None, str(error)
+    member = _member(run, protocol, _home(run, trial.number))
+    _patiently(partial(stages.prepared, member))
+    try:
+        _patiently(partial(stages.plan, member))
+    except ValueError as error:  # of a balancing that these films do not allow
+        return None, str(error)
+    choice = protocol.network[0]
+    watch = trials.watching(trial, epochs=protocol.training_of(choice.name).epochs)
+    try:
         trained = _patiently(partial(stages.classifiers, member, after_epoch=watch))
-        value = validation_auc(trained[choice.name])
     except TrialPruned:
-        reason = "pruned: behind other trials"
+        return None, "pruned: behind other trials"
     except (DivergedError, torch.OutOfMemoryError) as error:
-        reason = " ".join(str(error).split())
-    trial.set_user_attr("minutes", _minutes(home))
-    trials.finish(trial, value, reason=reason)
-    _discard_weights(home)
-    say(f"Trial {trial.number}: {reason or f'val AUC {value:.3f}'}")
+        return None, str(error)
+    return validation_auc(trained[choice.name]), ""
 
 
 def _home(run: Run, number: int) -> Path:
@@ -139,7 +154,7 @@ def _member(run: Run, protocol: Protocol, out: Path) -> Run:
     """Return the run of a candidate, which shares films and parts, and makes predictions only."""
     late = {"ensemble": EnsembleChoices(), "explanation": ExplanationChoices(), "external": ()}
     member = open_run(protocol.model_copy(update=late), out=out, workers=run.workers)
-    return replace(member, source=run.source, cache=run.cache, shared=run.shared)
+    return sharing(member, films_of=run)
 
 
 def _minutes(home: Path) -> float:
@@ -190,7 +205,7 @@ def finals(run: Run) -> dict[str, dict[int, Run]]:
         for seed in run.protocol.sweep.seeds:
             seeds = {"training.seed": seed, "balance.seed": seed}
             protocol = run.protocol.candidate({**values, **seeds})
-            place = run.out / "finals" / name / f"seed-{seed}"
+            place = run.out / FINALS / name / f"seed-{seed}"
             made.setdefault(name, {})[seed] = _member(run, protocol, place)
     return made
 
