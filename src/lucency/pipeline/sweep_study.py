@@ -268,7 +268,7 @@ def _write_results(
     conclusion = conclude_sweep(optimism, trials=len(table))
     made = {"trials": table, "optimism": optimism, "importance": _importance(run)}
     save_tables(SweepResults(**made, conclusion=conclusion), folder)
-    head = f"# Found by a sweep: trial {number} of {len(table)}.\n# {conclusion}\n\n"
+    head = f"# Found by a sweep: trial {number} of 0 to {len(table) - 1}.\n# {conclusion}\n\n"
     write_whole(folder / "best.toml", head + protocol_text(_named(run.protocol, values)) + "\n")
 
 

@@ -206,7 +206,6 @@ def draw_trials(trials: pd.DataFrame) -> str:
     axes.step(trials["trial"], trials["best"], where="post", color=COLOURS[1], label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel("macro AUC, validation")
-    axes.legend()
     return svg(figure, name="sweep", title="Macro AUC on validation films of every trial")
 
 
