@@ -411,7 +411,7 @@ def entered(folder: Path) -> list[int]:
 @pytest.mark.slow
 def test_thirty_trials_killed_three_times_by_two_processes(films: Path, tmp_path: Path):
     shutil.copytree(films / "films", tmp_path / "films")
-    text = PROTOCOL.replace("trials = 5", "trials = 30").replace("epochs = 2", "epochs = 6")
+    text = PROTOCOL.replace("trials = 5", "trials = 30").replace("epochs = 2", "epochs = 4")
     (tmp_path / "tiny.toml").write_text(text)
     one, other = Started(tmp_path, "one"), Started(tmp_path, "other")
     killed = [one.kill_at_work(trials=3)]

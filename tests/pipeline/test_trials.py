@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,26 @@ def test_what_is_behind_is_pruned_but_not_in_its_last_epoch(tmp_path: Path):
     assert [one.state.name for one in last] == ["PRUNED", "COMPLETE"]
     assert last[0].user_attrs[REASON] == "pruned"
     assert last[0].intermediate_values == {1: pytest.approx(0.2)}
+    assert trials.best().number == 0
+
+
+@pytest.mark.parametrize("epochs", [1, 9])
+def test_hyperband_prunes_what_is_behind_in_its_bracket(tmp_path: Path, epochs: int):
+    trials = replace(opened(tmp_path, trials=24, pruning="hyperband"), epochs=epochs)
+    with closing(trials.each()) as several:
+        for trial, _ in several:
+            watch = trials.watching(trial, epochs=epochs)
+            figures = [{"epoch": n + 1, "val_auc": 1 - trial.number / 50} for n in range(epochs)]
+            try:
+                for n in range(epochs):
+                    watch(figures[: n + 1])
+            except optuna.TrialPruned:
+                trials.finish(trial, None)
+            else:
+                trials.finish(trial, figures[-1]["val_auc"])
+    states = [one.state.name for one in trials.every()]
+    assert len(states) == 24
+    assert ("PRUNED" in states) == (epochs > 1)
     assert trials.best().number == 0
 
 
