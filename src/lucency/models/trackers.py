@@ -216,8 +216,11 @@ ENVIRONMENT: dict[str, dict[str, str]] = {
         "WANDB_CONSOLE": "off",
         "WANDB_DISABLE_CODE": "true",
         "WANDB_DISABLE_GIT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_X_DISABLE_MACHINE_INFO": "true",
         "WANDB_X_DISABLE_META": "true",
         "WANDB_X_DISABLE_STATS": "true",
+        "WANDB_X_SAVE_REQUIREMENTS": "false",
     },
     "trackio": {"TRACKIO_DIR": "{folder}/trackio"},
 }
