@@ -26,8 +26,8 @@ EXAMPLE = re.compile(r"^>>> (?:.+\n)+", re.MULTILINE)  # up to the next empty li
 PAGES = {
     "First steps": ["first-experiment", "own-films", "your-table", "chestxray14"],
     "Guides": [
-        "sources", "preparation", "split", "balancing", "training", "evaluation", "ensemble",
-        "explanation", "audit", "problems",
+        "sources", "preparation", "split", "balancing", "training", "sweep", "evaluation",
+        "ensemble", "explanation", "audit", "problems",
     ],
     "Sets of films": sorted(f"sources/{page.stem}" for page in (HERE / "sources").glob("*.md")),
     "Reference": ["commands", "protocol", "report", "python", "api/index", "glossary"],

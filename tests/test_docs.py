@@ -21,12 +21,21 @@ from commanded import fetch_nothing, named_commands, serve_nothing
 from lucency.cli.app import app
 from lucency.config import sections as keys
 from lucency.config.protocol import Protocol, parse_protocol
+from lucency.config.search_space import Span, Sweep
 from lucency.config.sections import EnsembleChoices
 from lucency.core.manifest import FINDINGS, Preparation
 from lucency.core.predictions import Predictions
 from lucency.data.image_measures import MEASURES
 from lucency.evaluation.metrics import METRICS
-from workplace import FILMS, LITE0, SIZE, build_workplace, stated_labels, write_protocol
+from workplace import (
+    FILMS,
+    LITE0,
+    SIZE,
+    build_workplace,
+    stated_labels,
+    write_protocol,
+    write_sweep,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -73,6 +82,8 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "## `[explanation]`": keys.ExplanationChoices,
     "## `[ensemble]`": EnsembleChoices,
     "## `[[variant]]`": keys.Variant,
+    "## `[sweep]`": Sweep,
+    "### `[sweep.space]`": Span,
 }
 
 
@@ -140,6 +151,7 @@ def write_protocols() -> None:
     write_small("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
     honest = {"balance": {"method": "cap-and-copy"}, "network": [{"name": "test_convnext"}]}
     write_small("protocols/leak.toml", drawn, **honest)
+    write_sweep(Path("protocols/sweep.toml"))
     write_studies(drawn)
     page = (ROOT / "docs" / "first-experiment.md").read_text()
     first = next(f[2] for f in FENCE.finditer(page) if f[1] == "toml")
@@ -362,7 +374,14 @@ def test_every_key_of_a_protocol_is_explained(heading: str) -> None:
 def test_every_part_of_a_protocol_has_a_table() -> None:
     classes = [value for value in vars(keys).values() if isinstance(value, type)]
     models = [m for m in classes if issubclass(m, BaseModel) and not m.__name__.startswith("_")]
-    assert set(HEADINGS.values()) == {*models, Protocol, Preparation, EnsembleChoices} - {
+    assert set(HEADINGS.values()) == {
+        *models,
+        Protocol,
+        Preparation,
+        EnsembleChoices,
+        Sweep,
+        Span,
+    } - {
         BaseModel,
         keys.Choices,
         keys.External,  # has the keys of [data], and a name

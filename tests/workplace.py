@@ -53,6 +53,7 @@ def build_workplace(place: Path) -> None:
     write_protocol(place / "protocols" / "quick.toml", drawn, **one)
     capped = {**one, "balance": {"method": "cap-and-copy"}}
     write_protocol(place / "protocols" / "leak.toml", drawn, **capped)
+    write_sweep(place / "protocols" / "sweep.toml")
     frozen = {"findings": ["Effusion"], "network": [LITE0]}
     write_protocol(place / "protocols" / "preparation-sample.toml", drawn, **frozen)
 
@@ -78,6 +79,18 @@ def write_protocol(file: Path, films: dict[str, Any], **parts: object) -> None:
     }
     text = protocol_text(parse_protocol({**least, **parts}, name=str(file)))
     file.write_text(text, encoding="utf-8")
+
+
+def write_sweep(file: Path) -> None:
+    """Write a protocol of three trials of one epoch."""
+    space = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    write_protocol(
+        file,
+        {"films": FILMS, "size": SIZE},
+        findings=["Effusion"],
+        network=[{"name": NETWORKS[0]}],
+        sweep={"trials": 3, "seeds": [1, 2], "space": space},
+    )
 
 
 def stated_labels(file: Path) -> pd.DataFrame:

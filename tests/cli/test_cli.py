@@ -268,8 +268,8 @@ def test_the_commands_are_these():
         "data export", "data download",
         "audit", "audit labels", "audit versions", "audit errors", "audit review",
         "audit score-review",
-        "study", "study ablation", "study leakage", "study cross-validation", "study heatmaps",
-        "study preparation",
+        "study", "study ablation", "study sweep", "study leakage", "study cross-validation",
+        "study heatmaps", "study preparation",
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from lucency.cli.app import app
 
 PAGES = {"lucency": app.info.help or "", **{n: c.help or "" for n, c in named_commands().items()}}
 EXAMPLE = re.compile(r"^ *Example:\n\n *(.+)$", re.MULTILINE)
-SLOW = ("study leakage", "study preparation", "run")  # of more than a few seconds
+SLOW = ("study leakage", "study preparation", "study sweep", "run")  # of more than a few seconds
 TRIAL = {
     "data phantom": ("--films", "12", "--size", "64"),
     "study preparation": ("--clips", "3", "--tiles", "4", "--films", "8", "--repeats", "1"),

@@ -217,7 +217,8 @@ def test_every_key_of_several_types_has_a_test():
         for key, field in section.model_fields.items()
         if "|" in str(field.annotation) or "Union" in str(field.annotation)
     }
-    assert several == {"uncertain", "align", "stage", "frozen"}
+    swept = {"space", "low", "high", "step"}  # of tests/config/test_search_space.py
+    assert several == {"uncertain", "align", "stage", "frozen", *swept}
 
 
 def test_the_protocol_that_these_tests_spoil_is_good(tmp_path: Path):

@@ -287,12 +287,6 @@ def test_a_finished_training_is_found_and_another_one_refused(tmp_path: Path) ->
         learn(tmp_path / "net", toy_protocol(epochs=2))
 
 
-def test_events_for_tensorboard_are_optional(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    learn(tmp_path / "net", toy_protocol(epochs=1, tensorboard=True))
-    assert list((tmp_path / "net" / "events").glob("events.out.tfevents*"))
-
-
 def test_schedules() -> None:
     cosine = Training(epochs=10, schedule="cosine", warmup_epochs=1, learning_rate=1.0)
     rates = [learning_rate(cosine, step=s, steps_an_epoch=10, val_loss=()) for s in range(100)]

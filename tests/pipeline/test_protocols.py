@@ -16,7 +16,7 @@ from lucency.core.manifest import FINDINGS, NO_FINDING
 from lucency.core.stage import Failures
 from lucency.phantom.dataset import write_phantom
 from lucency.pipeline import ablation_study as ablation
-from lucency.pipeline import stages
+from lucency.pipeline import stages, sweep_study
 from lucency.pipeline.run import open_run
 from lucency.pipeline.stages import (
     films_apart,
@@ -65,6 +65,8 @@ def miniature(file: Path, *, outputs: int, root: Path) -> Protocol:
     for repeated in {"views", "feature_views"} & {*choices.get("ensemble", {})}:
         choices["ensemble"][repeated] = min(choices["ensemble"][repeated], VIEWS)
     choices["seeds"] = choices.get("seeds", [])[:1]
+    if "sweep" in choices:
+        choices["sweep"] |= {"trials": 2, "seeds": [1]}
     choices["preparation"] = {**choices.get("preparation", {}), "size": SIDE}
     choices["training"] = {**choices.get("training", {}), **SHORT}
     _shrink(choices, several=several, findings=choices["findings"])
@@ -116,10 +118,10 @@ def test_a_miniature_reaches_its_page(
 ) -> None:
     run = open_run(miniature(file, outputs=outputs, root=phantoms), out=tmp_path / "run", workers=1)
     report = ablation.report if run.protocol.variant else stages.report
-    page = report(run)
+    page = (sweep_study.report if run.protocol.sweep.space else report)(run)
     assert isinstance(page, Path)
     assert Failures(run.out / "failed").reasons() == {}
-    assert page.stat().st_size > 50_000
+    assert page.stat().st_size > (30_000 if run.protocol.sweep.space else 50_000)
 
 
 def test_the_study_reaches_its_page_on_real_films(shared: Path, tmp_path: Path) -> None:

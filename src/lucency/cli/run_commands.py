@@ -162,9 +162,13 @@ def do(
 
 
 def refuse_variants(protocol: Protocol) -> None:
-    """Raise ValueError for a protocol with variants."""
+    """Raise ValueError for a protocol with variants, or with a search space."""
     if protocol.variant:
         raise ValueError(f"{protocol.name} has variants: use lucency study ablation")
+    if protocol.sweep.space:
+        raise ValueError(
+            f"{protocol.name} has a sweep: use lucency study sweep, or add --set sweep.space={{}}"
+        )
 
 
 def print_made(answer: Answer, json: bool, *, words: Callable[[Answer], str] | None = None) -> None:

@@ -14,7 +14,7 @@ from lucency.cli.run_commands import StageName, Until, do, print_made, refuse_va
 Item = TypeVar("Item")
 
 study_group = typer.Typer(
-    help="Measure the effect of a choice: variants, leakage, folds, heat maps, preparation.\n\n"
+    help="Measure the effect of choices: variants, a sweep, leakage, folds, heat maps, CLAHE.\n\n"
     "Example:\n\n"
     "lucency study heatmaps runs/demo --set explanation.methods='[\"occlusion\"]' --out heatmaps",
     no_args_is_help=True,
@@ -41,6 +41,36 @@ def ablation(  # noqa: PLR0913 - the options of one command
     lucency study ablation ablation-balance --out runs/ablation-balance
     """
     do(until, protocol, out, changes, workers, json, variants=True)
+
+
+@study_group.command()
+def sweep(
+    protocol: options.ProtocolFile,
+    out: options.StudyOut,
+    changes: options.Changes = None,
+    workers: options.Workers = 0,
+    engine: options.Engine = "local",
+    json: options.Json = False,
+) -> None:
+    """Search keys of a protocol by their macro AUC on validation films, never on test films.
+
+    The best trial is trained again at fresh seeds: the report names the optimism of the search.
+    The same command in further terminals, or on machines that see the folder, joins in.
+
+    Example:
+
+    lucency study sweep sweep --out runs/sweep
+    """
+    from lucency.cli.output import concluded
+    from lucency.config.protocol import read_protocol
+    from lucency.core.files import no_leftovers
+    from lucency.pipeline.sweep_study import open_sweep, report
+
+    chosen = read_protocol(protocol, changes=changes)
+    with no_leftovers(out, notes=("protocol.toml",)):
+        page = report(open_sweep(chosen, out=out, workers=workers))
+    best = {"best": out / "evaluation" / "best.toml", "report": page}
+    answers.print_answer({**concluded(out / "evaluation"), **best}, json)
 
 
 @study_group.command()

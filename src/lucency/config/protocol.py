@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from lucency.config import sections
+from lucency.config.search_space import Span, Sweep, nested
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 from lucency.core.stores import url_of, without_credentials
 
@@ -45,6 +46,7 @@ class Protocol(sections.Choices):
     ensemble: sections.EnsembleChoices = sections.EnsembleChoices()
     seeds: tuple[int, ...] = ()
     variant: tuple[sections.Variant, ...] = ()
+    sweep: Sweep = Sweep()
 
     def _check(self) -> None:
         self._check_sources()
@@ -61,6 +63,8 @@ class Protocol(sections.Choices):
             self._leave_seeds_to_the_ablation()
             for name in names:
                 self.varied(name, seed=0)
+        if self.sweep.space:
+            self._check_sweep()
 
     def _check_sources(self) -> None:
         if self.data.also and self.split.method == "official":
@@ -140,7 +144,7 @@ class Protocol(sections.Choices):
         The seed is that of training and of balancing. Raises ValueError when a variant changes
         nothing, what all must share, or a key that does not exist.
         """
-        base = self.model_dump(exclude={"variant", "seeds"})
+        base = self.model_dump(exclude={"variant", "seeds", "sweep"})
         changes = {v.name: v.changes for v in self.variant}.get(variant, {})
         _refuse_foreign(variant, changes)
         seeds = {"training": {"seed": seed}, "balance": {"seed": seed}}
@@ -152,6 +156,54 @@ class Protocol(sections.Choices):
             raise ValueError(f"variant {variant!r}: {_explain(error, choices)}") from error
         _refuse_incomparable(variant, made, same)
         return made
+
+    def _check_sweep(self) -> None:
+        """Raise ValueError unless every key of the space exists, has an effect, and may be so."""
+        self._check_searched()
+        for key, values in self.sweep.space.items():
+            ends = (values.low, values.high) if isinstance(values, Span) else values[:2]
+            one, other = (self.candidate({key: end}) for end in ends)
+            if _effective(one) == _effective(other):
+                raise ValueError(f"sweep.space: {key!r} has no effect: another key overrules it")
+        for candidate in self.sweep.corners():
+            self.candidate(candidate)
+
+    def _check_searched(self) -> None:
+        """Raise ValueError unless this is one network, on parts by patient, at seeds of its own."""
+        if self.variant:
+            raise ValueError("sweep and variant: expected one of them")
+        if len(self.network) != 1:
+            names = ", ".join(network.name for network in self.network)
+            raise ValueError(f"sweep: found the networks {names}, expected one, which is searched")
+        if self.split.method == "image" or self.balance.before_split:
+            raise ValueError("sweep: validation films need patients of their own: split by patient")
+        if "seed" in self.network[0].training:
+            found = self.network[0].name
+            raise ValueError(f"sweep: training.seed seeds {found} alone: expected it in [training]")
+        own = self.training.seed
+        if own in self.sweep.seeds:
+            raise ValueError(f"sweep.seeds: {own} is training.seed, at which trials are trained")
+
+    def candidate(self, choices: Mapping[str, Any]) -> Protocol:
+        """Return the protocol with the values that a trial gives to keys, without its sweep.
+
+        Raises ValueError, naming the values, for a key that does not exist or a value out of its
+        bounds.
+        """
+        made = self.model_dump(exclude={"variant", "seeds", "sweep"})
+        changes = nested(choices)
+        made["network"] = list(made["network"])
+        for place, below in changes.pop("network", {}).items():
+            if not place.isdigit() or int(place) >= len(made["network"]):
+                known = "0" if len(made["network"]) == 1 else f"0 to {len(made['network']) - 1}"
+                raise ValueError(f"sweep.space: network.{place}: expected network.{known}")
+            made["network"][int(place)] = _merged(made["network"][int(place)], below)
+        made = _merged(made, changes)
+        try:
+            return Protocol.model_validate(made)
+        except ValidationError as error:
+            named = ", ".join(f"{key} = {json.dumps(one)}" for key, one in choices.items())
+            raise ValueError(f"sweep.space ({named}): {_explain(error, made)}") from error
 
     def __repr__(self) -> str:
         names = ", ".join(network.name for network in self.network)

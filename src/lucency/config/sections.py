@@ -77,6 +77,7 @@ Loss = Literal[
     "bce", "w-cel", "focal", "asymmetric", "poly", "distribution-balanced", "ldam", "zlpr",
     "two-way", "auc-margin",
 ]  # fmt: skip
+Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 UNWEIGHTED = {"zlpr", "two-way", "auc-margin"}  # losses that compare cells: a cell has no weight
 HARD_LABELS = {"two-way"}  # losses for which a label is 0 or 1, not a share
 Pooling = Literal["own", "average", "max", "lse", "grid", "csra", "ml-decoder"]
@@ -455,7 +456,7 @@ class Training(Choices):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     loss: Loss = "bce"
     reweigh_after: float = Field(default=0.8, ge=0, le=1)
-    tensorboard: bool = False
+    tracker: Tracker = "none"
     seed: int = Field(default=0, ge=0)
 
     @property

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lucency.core.parallel import rank
 
 PLAIN_SECONDS = 15.0
 Advance = Callable[..., None]
+# Is called with the figures of all epochs so far; may raise an error, which ends the training.
+AfterEpoch = Callable[[Sequence[Mapping[str, int | float]]], None]
 Show = Callable[[int, int, str, float], None]  # done, total, note, units a second or 0
 
 
@@ -71,6 +73,10 @@ def pace(rate: float, unit: str) -> str:
 def silent(done: int, total: int, note: str = "") -> None:
     """Show no progress."""
     del done, total, note
+
+
+def unwatched(epochs: Sequence[Mapping[str, int | float]]) -> None:
+    """Let a training go on, whatever its epochs gave."""
 
 
 @contextmanager

@@ -8,7 +8,6 @@ Letters in shapes: n films, k findings.
 from __future__ import annotations
 
 import math
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -33,7 +32,7 @@ from lucency.core.files import write_table
 from lucency.core.manifest import Prepared, counted
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
-from lucency.core.progress import Advance, say
+from lucency.core.progress import Advance, AfterEpoch, say, unwatched
 from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
 from lucency.evaluation.thresholds import threshold_table
@@ -64,12 +63,17 @@ from lucency.models.networks import (
     check_name,
     freeze,
 )
+from lucency.models.trackers import check_tracker, tracked
 from lucency.models.validation import validate, validate_here
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SETTLE_STEPS = 10
 _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
+
+
+class DivergedError(ValueError):
+    """A loss that is no longer finite: these choices train no network."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -107,7 +111,7 @@ class Job:
         return self.average.module
 
 
-def train(
+def train(  # noqa: PLR0913 - what a training is made from, and two who watch it
     prepared: Prepared,
     *,
     plan: Plan,
@@ -116,12 +120,14 @@ def train(
     upstream: Mapping[str, str],
     out: Path,
     progress: Advance,
+    after_epoch: AfterEpoch = unwatched,
 ) -> Path:
     """Train one network on the plan's training entries; `load_classifier(out)` reads it.
 
     The stage: `out` holds weights.safetensors, classifier.json, history.csv and steps.csv.
     Losses see a share where `Manifest.soft` has one; all else sees labels of 0 and 1.
     `upstream` names what the plan came from and must hold `split`, the parts' fingerprint.
+    `after_epoch` also sees, in the beginning, the epochs of a training that goes on.
     """
     inputs = {
         "training": protocol.training_of(choice.name).model_dump(),
@@ -138,7 +144,8 @@ def train(
         with partial_folder(out, inputs=inputs) if rank() == 0 else shared as folder:
             job = _begin(prepared, plan=plan, protocol=protocol, choice=choice, folder=folder)
             job.accelerator.wait_for_everyone()
-            _learn(job, folder, progress)
+            with tracked(protocol, choice=choice, folder=folder) as track:
+                _learn(job, folder, progress, watch=(track, after_epoch))
             if rank() == 0:
                 _save(job, folder, split=upstream["split"])
         if rank() == 0:
@@ -152,6 +159,7 @@ def check_choice(choice: Network, *, root: Path, training: Training | None = Non
     """Raise ValueError unless network, head and weights exist, and the training fits them."""
     check_name(choice.built, head=choice.head)
     if training is not None:
+        check_tracker(training.tracker)
         check_frozen(choice.built, head=choice.head, frozen=training.frozen)
         if training.probe or training.retrain != "none":
             with torch.device("meta"):
@@ -244,11 +252,9 @@ def _begin(
     )
 
 
-def _learn(job: Job, folder: Path, progress: Advance) -> None:
+def _learn(job: Job, folder: Path, progress: Advance, *, watch: tuple[AfterEpoch, ...]) -> None:
     """Train from where the state is to the end, or until patience runs out."""
-    if rank() == 0 and job.training.tensorboard:
-        shutil.rmtree(folder / "events", ignore_errors=True)  # a killed training's may be too many
-        write_events(job.state.epochs, folder / "events")
+    _show_epochs(job, watch)
     steps = len(shuffled_batches(len(job.train), batch=job.training.batch, seed=0, epoch=0))
     films = job.training.epochs * len(job.train)
     progress(job.state.step * len(job.train) // steps, films, "")
@@ -256,9 +262,17 @@ def _learn(job: Job, folder: Path, progress: Advance) -> None:
         _learn_epoch(job, folder, progress)
         _finish_epoch(job, folder)
         progress(job.state.epoch * len(job.train), films, _figures(job.state))
+        _show_epochs(job, watch)
         job.accelerator.wait_for_everyone()
     if job.training.retrain != "none":
         _retrain(job, folder)
+        _show_epochs(job, watch)
+
+
+def _show_epochs(job: Job, watch: tuple[AfterEpoch, ...]) -> None:
+    """Let those who watch see all epochs so far, if there are any."""
+    for see in watch if job.state.epochs else ():
+        see(job.state.epochs)
 
 
 def _retrain(job: Job, folder: Path) -> None:
@@ -281,9 +295,6 @@ def _retrain(job: Job, folder: Path) -> None:
     state.epochs.append(figures)
     job.best.update(_copied(job.network))
     write_table(pd.DataFrame(state.epochs), folder / "history.csv")
-    if job.training.tensorboard:
-        known = {name: value for name, value in figures.items() if not math.isnan(value)}
-        write_events([known], folder / "events")
 
 
 def _out_of_patience(job: Job) -> bool:
@@ -390,7 +401,7 @@ def _settle(job: Job, losses: list[torch.Tensor], counts: torch.Tensor) -> None:
     """Move losses and counts from the device, and the time since then, into the state."""
     values = [float(loss) for loss in losses]
     if not all(map(math.isfinite, values)):
-        raise ValueError(
+        raise DivergedError(
             f"{job.choice.name}: the loss is no longer finite before step {job.state.step}: lower "
             "training.learning_rate or set training.clip_norm = 1, into another folder (--out)"
         )
@@ -452,8 +463,6 @@ def _finish_epoch(job: Job, folder: Path) -> None:
         _keep_snapshot(job, folder)
         _checkpoint_if_due(job, folder)
         write_table(pd.DataFrame(state.epochs), folder / "history.csv")
-        if job.training.tensorboard:
-            write_events(state.epochs[-1:], folder / "events")
 
 
 def _copied(network: FilmNetwork) -> checkpoint.State:
@@ -488,20 +497,6 @@ def _kept_epoch(job: Job) -> int:
     if job.training.retrain != "none":
         return len(job.state.epochs)
     return job.state.kept_epoch(job.training.keep) + 1
-
-
-def write_events(epochs: list[dict[str, int | float]], folder: Path) -> None:
-    """Add epochs' figures to TensorBoard's files; raises ValueError without that package."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise ValueError(
-            "training.tensorboard = true needs the package tensorboard: pip install it"
-        ) from None
-    with SummaryWriter(str(folder)) as writer:
-        for figures in epochs:
-            for name, value in figures.items():
-                writer.add_scalar(name, value, int(figures["step"]))
 
 
 def _save(job: Job, folder: Path, *, split: str) -> None:

@@ -49,9 +49,10 @@ from lucency.data.sources import KNOBS, absent_places, stated_findings
 from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
+FINALS = "finals"  # the folder of a sweep's trainings at fresh seeds
 EXTERNAL = "external"  # the section and the folder of external tests, and before their failures
 PATIENCE = 60.0  # seconds in which another process has written the protocol, which takes one
-LATE = ("ensemble.", EXTERNAL)  # sections that may change in a finished run
+LATE = ("ensemble.", EXTERNAL, "sweep.trials:")  # what may change in a finished run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,7 +160,7 @@ def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run
     if rank() > 0 or protocol == known:
         _say_unnamed(unnamed, out=out)
         return run
-    idle = (file.name, NOTE)
+    idle = (file.name, f"{file.name}.new", NOTE)  # also what a kill left of a protocol
     work = [p for p in out.rglob("*") if p.is_file() and p.name not in idle and p.suffix != LOCK]
     if work and known is None:
         raise ValueError(f"{out} is not empty and holds no run: choose another folder (--out)")
@@ -337,11 +338,13 @@ def _made_from(folder: Path) -> dict[str, Any] | None:
 def how_to_move(run: Run, *keys: str) -> str:
     """Return how to name the new place of what a run no longer finds: `keys` of PLACES."""
     whole = read_protocol(run.source / "protocol.toml")
-    command = "study ablation" if whole.variant else "run"
+    command, until = "study ablation" if whole.variant else "run", " --until prepare"
+    if whole.sweep.space:
+        command, until = "study sweep", ""
     named = " ".join(f"--set data.{key}=NEW" for key in keys or ("root",))
     return (
         f"where it has moved, name the new place once: lucency {command} "
-        f"{run.source / 'protocol.toml'} --out {run.source} --until prepare {named}"
+        f"{run.source / 'protocol.toml'} --out {run.source}{until} {named}"
     )
 
 
@@ -416,7 +419,12 @@ def _member(run: Run, name: str, seed: int) -> Run:
     member = open_run(protocol, out=home / f"seed-{seed}", workers=run.workers)
     if protocol.preparation != run.protocol.preparation:
         return replace(member, source=run.source, cache=home, shared=home)
-    return replace(member, source=run.source, cache=run.cache, shared=run.shared)
+    return sharing(member, films_of=run)
+
+
+def sharing(run: Run, *, films_of: Run) -> Run:
+    """Return a run that sees the prepared films and the parts of another."""
+    return replace(run, source=films_of.source, cache=films_of.cache, shared=films_of.shared)
 
 
 @kept
@@ -444,8 +452,13 @@ def open_run_folder(folder: Path) -> Run:
     protocol = read_protocol(file)
     if protocol.variant:
         raise ValueError(f"{folder} holds variants: name the folder of one, variants/NAME/seed-N")
+    if protocol.sweep.space:
+        raise ValueError(f"{folder} holds a sweep: name the folder of one, {FINALS}/NAME/seed-N")
     variants = folder.resolve().parent.parent
     whole = variants.parent / "protocol.toml"
+    if variants.name == FINALS and whole.is_file():
+        films = open_run(read_protocol(whole), out=variants.parent)
+        return sharing(open_run(protocol, out=folder), films_of=films)
     if variants.name != "variants" or not whole.is_file():
         return open_run(protocol, out=folder)
     every = members(open_run(read_protocol(whole), out=variants.parent)).values()

@@ -39,7 +39,7 @@ from lucency.core.manifest import (
 )
 from lucency.core.plan import Plan, load_plan, only_tests, save_plan
 from lucency.core.predictions import Predictions, load_predictions, save_predictions
-from lucency.core.progress import progress, say
+from lucency.core.progress import AfterEpoch, progress, say, unwatched
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
 from lucency.data.film_cache import prepare
@@ -328,8 +328,8 @@ def _write_copies(run: Run, folder: Path) -> None:
 
 
 @kept
-def classifiers(run: Run) -> dict[str, Path]:
-    """Return the folders of the trained networks by name."""
+def classifiers(run: Run, *, after_epoch: AfterEpoch = unwatched) -> dict[str, Path]:
+    """Return the folders of the trained networks by name; `after_epoch` watches each training."""
     from lucency.models.training import check_labels, train
 
     done = {one.name: run.out / "networks" / one.name for one in run.protocol.network}
@@ -356,6 +356,7 @@ def classifiers(run: Run) -> dict[str, Path]:
                 upstream=upstream,
                 out=run.out / "networks" / choice.name,
                 progress=advance,
+                after_epoch=after_epoch,
             )
     return trained
 

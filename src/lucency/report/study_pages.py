@@ -1,4 +1,4 @@
-"""Pages of studies: the variants of an ablation, and the split schemes of a leakage study."""
+"""Pages of studies: variants of an ablation, schemes of a leakage study, trials of a sweep."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lucency.config.protocol import BASE, Protocol, protocol_text
 from lucency.evaluation.ablation_effects import FEWEST_SEEDS, RAW
 from lucency.evaluation.evaluate import MACRO, MICRO
 from lucency.evaluation.significance import LEVEL
+from lucency.evaluation.sweep_optimism import SweepResults
 from lucency.report.rendering import COLOURS, MUTED, WIDTH, name_rows, styled, svg, write_page
 
 SHOWN = {  # by metric, of an ablation
@@ -153,6 +154,59 @@ def draw_inflation(table: pd.DataFrame) -> str:
     axes.set_xlabel("macro AUC, with 95 % intervals over patients")
     title = "Macro AUC on own test films and on held-out patients"
     return svg(figure, name="inflation", title=title)
+
+
+def write_sweep_page(
+    protocol: Protocol,
+    *,
+    seen: str,
+    results: SweepResults,
+    best: str,
+    file: Path,
+) -> None:
+    """Write a sweep's trials, its optimism and the found protocol as one HTML file.
+
+    `seen` describes the films, `best` is the found protocol as TOML.
+    """
+    trials, keys = results.trials, list(protocol.sweep.space)
+    shown = trials.assign(**{key: trials[key].map(_brief) for key in keys})
+    write_page(
+        file,
+        "sweep.html.jinja",
+        protocol=protocol,
+        protocol_text=protocol_text(protocol),
+        data_set=seen,
+        trials=shown.to_dict("records"),
+        keys=keys,
+        best_trial=results.best,
+        pruned=list(trials["state"]).count("pruned"),
+        row=results.optimism.set_index(["candidate", "part"]).to_dict("index"),
+        importance=results.importance.to_dict("records"),
+        conclusion=results.conclusion,
+        best=best,
+        level=LEVEL,
+        figure=draw_trials(trials),
+    )
+
+
+def _brief(value: str) -> str:
+    """Return a value that is written as JSON, a number with three digits."""
+    held = json.loads(value)
+    return f"{held:.3g}" if isinstance(held, float) else value
+
+
+@styled
+def draw_trials(trials: pd.DataFrame) -> str:
+    """Return validation AUC of every trial, and the best of the finished ones so far as a line."""
+    figure = Figure(figsize=(WIDTH, 3))
+    axes = figure.subplots()
+    for state, marker, colour in (("finished", "o", COLOURS[0]), ("pruned", "x", MUTED)):
+        rows = trials.loc[trials["state"] == state]
+        axes.plot(rows["trial"], rows["val_auc"], marker, color=colour, label=state)
+    axes.step(trials["trial"], trials["best"], where="post", color=COLOURS[1], label="best so far")
+    axes.set_xlabel("trial")
+    axes.set_ylabel("macro AUC, validation")
+    return svg(figure, name="sweep", title="Macro AUC on validation films of every trial")
 
 
 def _keys(changes: Any, prefix: str = "") -> list[str]:
