@@ -25,6 +25,7 @@ from scipy.stats import binom
 from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, ratio
 
 BLOCK = 2**19  # numbers in one working array, 4 MiB; four times as many, and it is slower
+LINE = 8  # columns of a working array at least: memory is read by as many numbers at a time
 RATE = 0.1  # the false positive rate up to which partial AUC is taken
 SPECIFICITY = RECALL = 0.9  # the least that is required
 NOTHING = 1e-100  # a probability
@@ -84,7 +85,7 @@ def measure(
     cells = count_cells(label, inputs["decision"], weights=weights)
     found = rank_films(label, inputs["logit"], weights=weights, names=RANKED)
     found |= {name: function(cells) for name, function in DECIDED.items()}
-    first = replace(weights, times=weights.times[:, :1])
+    first = replace(weights, times=weights.columns(0, 2)[:, :1])
     for name in METRICS.keys() - found.keys():
         function, takes, *_ = METRICS[name]
         mine = first if name in WITHOUT_INTERVAL else weights
@@ -131,7 +132,7 @@ def precision_of_others(label: Label, score: Score, *, weights: Weights) -> Valu
     start = 0
     for descent in _descents(label, score, weights):
         width = descent.true.shape[1]
-        times = weights.times[mine, start : start + width]
+        times = weights.columns(start, start + width)[mine]
         true = descent.true[place] - times * own_true[:, None]
         called = true + descent.false[place] - times * own_false[:, None]
         share = np.divide(true, called, out=np.ones_like(called), where=called > ROUNDING)
@@ -318,16 +319,19 @@ def _descents(label: Label, score: Score, weights: Weights) -> Iterator[Descent]
     below = np.searchsorted(level, lower, side="right")  # the first level that is below the film
     tied = (below > 0) & (level[below - 1] == lower)
     shared, tie = np.unique(below[tied] - 1, return_inverse=True)
-    at = weights.histogram(positive, place=place, bins=len(level))
-    between = weights.histogram(negative, place=below, bins=len(level) + 1)
-    beside = weights.histogram(negative[tied], place=tie, bins=len(shared))
-    columns = max(1, BLOCK // (len(level) + 1))
+    levels = len(level)
+    counts = weights.histogram(
+        np.concatenate([positive, negative, negative[tied]]),
+        place=np.concatenate([place, levels + below, 2 * levels + 1 + tie]),
+        bins=2 * levels + 1 + len(shared),
+    )
+    columns = max(LINE, BLOCK // (levels + 1))
     for start in range(0, weights.times.shape[1], columns):
-        times = weights.times[:, start : start + columns]
-        here, above = at @ times, between @ times
+        weight = weights.in_bins(counts, start, start + columns)
+        here, above, beside = np.split(weight, [levels, 2 * levels + 1])
         np.cumsum(above, axis=0, out=above)
         false = above[:-1].copy()
-        false[shared] += beside @ times
+        false[shared] += beside
         yield Descent(here, np.cumsum(here, axis=0), above[:-1], false, above[-1])
 
 
