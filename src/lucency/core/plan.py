@@ -43,7 +43,8 @@ class Plan:
         lengths = [len(getattr(self, name)) for name in FIELDS]
         require(len(set(lengths)) == 1, ", ".join(FIELDS), lengths)
         require(self.label.shape == self.weight.shape, "label, weight", self.weight.shape)
-        require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+        strange = self.part[~np.isin(self.part, PARTS)]
+        require(not len(strange), "part", np.unique(strange))
         require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
         require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
         require(bool(((self.mix >= 0) & (self.mix <= 1)).all()), "mix", "a share outside 0 to 1")

@@ -7,7 +7,9 @@ never becomes a path.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
@@ -42,13 +44,26 @@ def member_of(place: str | Path) -> tuple[Path, str] | None:
     >>> member_of("a/films.zip::/b/1.png"), member_of("a/films.zip")
     ((PosixPath('a/films.zip'), 'b/1.png'), None)
     """
-    found = PLACE.fullmatch(str(place))
+    text = str(place)
+    found = PLACE.fullmatch(text) if "::" in text else None  # of many places few have one
     return (Path(found[1]), found[2].replace("\\", "/")) if found else None
 
 
 def place_in(archive: Path, name: str) -> Path:
     """Return the place of a member of an archive."""
     return Path(f"{archive}{MARK}{name}")
+
+
+def places_below(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return the places of names below a folder, as `str(folder / name)` is of each.
+
+    The names are as `Path` writes them. A path for each of a million films takes 14 s.
+
+    >>> places_below(Path("films"), ["a/1.png"]), places_below(Path(), ["a/1.png"])
+    (['films/a/1.png'], ['a/1.png'])
+    """
+    start = str(folder / "_")[:-1]
+    return [name if os.path.isabs(name) else start + name for name in names]  # noqa: PTH117
 
 
 def name_below(place: str | Path, root: Path) -> str:

@@ -61,6 +61,7 @@ from lucency.data.dicom_source import (
 )
 from lucency.data.film_archives import recall_archives, save_archives
 from lucency.data.film_files import film_exists
+from lucency.data.film_names import places_below
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import (
     OR,
@@ -177,8 +178,7 @@ def films_found(place: Source, out: Path) -> Manifest:
     """Return the films that `read_films` has found, their paths below the root as it is now."""
     films = load_manifest(out)
     recall_archives(out, root=Path(place.root))
-    folder = films_folder(place)
-    path = [str(folder / below) for below in films.facts["path"].tolist()]
+    path = places_below(films_folder(place), films.facts["path"].tolist())
     return replace(films, facts=films.facts.assign(path=path))
 
 
