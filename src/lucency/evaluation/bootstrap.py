@@ -72,11 +72,9 @@ class Weights:
     ) -> Float64[np.ndarray, "b c"]:
         """Return the weight in each bin, for the columns of weights from `start` to `end`."""
         end = min(end, self.times.shape[1])
-        weight = np.empty((histogram.shape[0], end - start))
-        for first in range(start, end, AT_ONCE):
-            last = min(first + AT_ONCE, end)
-            weight[:, first - start : last - start] = histogram @ self.columns(first, last)
-        return weight
+        parts = (range(first, min(first + AT_ONCE, end)) for first in range(start, end, AT_ONCE))
+        weight = [histogram @ self.columns(part.start, part.stop) for part in parts]
+        return np.concatenate(weight, axis=1)
 
 
 def once(films: int) -> Weights:
