@@ -8,11 +8,11 @@ features a film are invented, and a network's place is taken by one that looks t
 are alike, which real ones are not, so the leak doctor is shown mixes of two of them.
 
 Every cell is a process of its own. `seconds` are the stage's, after it has read what earlier stages
-wrote (`opened_seconds`); `peak_mb` is the process's or a worker's, mapped files included,
-`private_mb` without these. `slope` is that of seconds from the next smaller size, on logarithmic
-scales: 1 is linear. Where other programs hold the cores, `processor_slope` is the one to read, that
-of processor seconds. Stages need those before them in the same --work, which is kept, so one size
-and one stage can be run at a time; results are joined with those of the same day.
+wrote (`opened_seconds`, `opened_processor_seconds`); `peak_mb` is the process's or a worker's,
+mapped files included, `private_mb` without these. `slope` is that of seconds from the next smaller
+size, on logarithmic scales: 1 is linear. Where other programs hold the cores, `processor_slope` is
+the one to read, that of processor seconds. Stages need those before them in the same --work, which
+is kept, so one size and one stage can be run at a time; results are joined with those of the day.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ def _in_a_process(stage: str, films: int, work: Path) -> dict[str, float]:
 def measure(stage: str, place: Path) -> dict[str, float]:
     """Return what a stage takes in this process."""
     with PrivateMemory() as private:
-        opened = time.perf_counter()
+        opened, before = time.perf_counter(), sum(os.times()[:4])
         work = STAGES[stage](place)
         started, spent = time.perf_counter(), sum(os.times()[:4])
+        before = spent - before
         work()
         seconds, spent = time.perf_counter() - started, sum(os.times()[:4]) - spent
     peak = max(
@@ -119,6 +120,7 @@ def measure(stage: str, place: Path) -> dict[str, float]:
         "seconds": round(seconds, 2),
         "processor_seconds": round(spent, 2),
         "opened_seconds": round(started - opened, 2),
+        "opened_processor_seconds": round(before, 2),
         "peak_mb": round(peak / 1024),
         "private_mb": round(private.peak / 1024),
         "page_mb": round(page.stat().st_size / 1e6, 2) if stage == "report" else float("nan"),
