@@ -170,7 +170,9 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     table = read_table(folder / "plan.csv", text=text, columns=(*text, "copy", "mix"))
     require_rows(folder / "plan.csv", len(table), expected=len(label))
     films = pd.Index(image)
-    row, mate = (films.get_indexer(pd.Index(table[name])) for name in ("image", "mate"))
+    row = films.get_indexer(pd.Index(table["image"]))
+    mate, mixed = row.copy(), (table["mate"] != table["image"]).to_numpy()
+    mate[mixed] = films.get_indexer(pd.Index(table.loc[mixed, "mate"]))
     known = bool((row >= 0).all() and (mate >= 0).all())
     require(known, "a film of the plan is not in the manifest", folder)
     return Plan(
