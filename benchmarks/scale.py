@@ -1,6 +1,7 @@
 """Which stage grows worse than the films? Seconds, peak memory and slope at 10 k, 100 k and 1 M.
 
-Usage: python benchmarks/scale.py [--films 10000 100000] [--stages manifest …] [--work FOLDER].
+Usage: python benchmarks/scale.py [--films 10000 100000] [--stages manifest …] [--runs 3]
+[--work FOLDER].
 Films are hard links to 300 phantoms of 64 px, prepared at 32 px; patients, names and labels are
 those of ChestX-ray14's label file, whole patients in a random order and, beyond 112,120 films,
 again under other numbers: so joint frequencies are real. No network is trained: logits and 1,024
@@ -59,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--films", type=int, nargs="+", default=SIZES)
     parser.add_argument("--stages", nargs="+", default=tuple(STAGES), choices=tuple(STAGES))
+    parser.add_argument("--runs", type=int, default=1, help="of which medians are taken")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lucency-scale")
     parser.add_argument("--labels", type=Path, default=ROOT.parent / "shared" / "nih" / ENTRIES)
     parser.add_argument("--cell", action="store_true", help=argparse.SUPPRESS)
@@ -73,8 +75,9 @@ def main() -> None:
         lay_out(choices.work, films, choices.labels)
         for stage in (one for one in STAGES if one in choices.stages):
             load = round(os.getloadavg()[0], 1)
-            row = {"stage": stage, "films": films, **_in_a_process(stage, films, choices.work)}
-            table = joined(file, pd.DataFrame([{**row, "load": load}]))
+            runs = [_in_a_process(stage, films, choices.work) for _ in range(choices.runs)]
+            row = {"stage": stage, "films": films, **pd.DataFrame(runs).median(), "load": load}
+            table = joined(file, pd.DataFrame([row]))
             print(table.loc[(table["stage"] == stage)].to_string(index=False), flush=True)
             table.to_csv(file, index=False)
     print(f"written to {file.relative_to(ROOT)}")
