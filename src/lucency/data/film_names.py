@@ -66,13 +66,25 @@ def places_below(folder: Path, names: Iterable[str]) -> list[str]:
     return [name if os.path.isabs(name) else start + name for name in names]  # noqa: PTH117
 
 
+def below_folder(place: str, folder: Path) -> str:
+    """Return a place by its name below a folder, as `str(Path(place).relative_to(folder))`.
+
+    The place is as `Path` writes it. Raises ValueError where it is not below.
+    """
+    whole = str(folder)
+    start = "" if whole == "." else whole if whole.endswith(os.sep) else whole + os.sep
+    if not place.startswith(start) or os.path.isabs(place) > bool(start):  # noqa: PTH117
+        return str(Path(place).relative_to(folder))
+    return place[len(start) :]
+
+
 def name_below(place: str | Path, root: Path) -> str:
     """Return a place below `root` by the name it would have in an archive that were unpacked.
 
     >>> name_below("films/images_001.tar.gz::/images/1.png", Path("films"))
     'images_001/images/1.png'
     """
-    return PACKED.sub("", Path(place).relative_to(root).as_posix(), count=1)
+    return PACKED.sub("", below_folder(str(place), root).replace(os.sep, "/"), count=1)
 
 
 def folder_of(place: str | Path) -> str:

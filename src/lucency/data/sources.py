@@ -61,7 +61,7 @@ from lucency.data.dicom_source import (
 )
 from lucency.data.film_archives import recall_archives, save_archives
 from lucency.data.film_files import film_exists
-from lucency.data.film_names import places_below
+from lucency.data.film_names import below_folder, places_below
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import (
     OR,
@@ -297,7 +297,7 @@ def find_films(
     write_table(pd.DataFrame({"image": absent}), folder / "missing.csv")
     # Below the root, so that a folder moved as a whole is found again.
     folder_of_films = films_folder(place)
-    below = [str(Path(file).relative_to(folder_of_films)) for file in found.facts["path"].tolist()]
+    below = [below_folder(file, folder_of_films) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
     save_archives(found.facts["path"].tolist(), root=root, folder=folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
