@@ -212,6 +212,10 @@ def test_resamples_in_a_byte_each_give_the_last_bit_of_those_in_double_precision
     patient = generator.integers(0, 60, size=len(label))
     drawn = all_and_resampled(patient, resamples=150, seed=0)
     assert drawn.times.dtype == np.uint8
+    people = len(np.unique(patient))
+    equal = np.full(people, 1 / people)
+    together = np.random.default_rng(0).multinomial(people, equal, size=150)
+    np.testing.assert_array_equal(drawn.times[:, 1:].T, together)
     wide = Weights(owner=drawn.owner, times=np.ascontiguousarray(drawn.times, dtype=np.float64))
     inputs = {"logit": logit, "probability": expit(logit), "decision": logit > 0}
     found, expected = (measure(label, inputs, weights=one) for one in (drawn, wide))

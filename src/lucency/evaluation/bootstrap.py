@@ -97,10 +97,14 @@ def resample_patients(patient: Int64[np.ndarray, " n"], *, resamples: int, seed:
 def _draw(patients: int, resamples: int, seed: int) -> UInt[np.ndarray, "r p"]:
     """Return how often each patient is drawn; an evaluation draws the same many times."""
     chance = np.full(patients, 1 / max(1, patients))
-    drawn = np.random.default_rng(seed).multinomial(patients, chance, size=resamples)
-    few = drawn.astype(np.min_scalar_type(drawn.max(initial=0)))
-    few.flags.writeable = False
-    return few
+    generator, parts = np.random.default_rng(seed), [np.empty((0, patients), dtype=np.uint8)]
+    for start in range(0, resamples, AT_ONCE):
+        size = min(AT_ONCE, resamples - start)
+        drawn = generator.multinomial(patients, chance, size=size)
+        parts.append(drawn.astype(np.min_scalar_type(drawn.max(initial=0))))
+    every = np.concatenate(parts)
+    every.flags.writeable = False
+    return every
 
 
 def all_and_resampled(patient: Int64[np.ndarray, " n"], *, resamples: int, seed: int) -> Weights:
