@@ -1,6 +1,7 @@
 """Which stage grows worse than the films? Seconds, peak memory and slope at 10 k, 100 k and 1 M.
 
-Usage: python benchmarks/scale.py [--films 10000 100000] [--stages manifest …] [--work FOLDER].
+Usage: python benchmarks/scale.py [--films 10000 100000] [--stages manifest …] [--runs 3]
+[--work FOLDER].
 Films are hard links to 300 phantoms of 64 px, prepared at 32 px; patients, names and labels are
 those of ChestX-ray14's label file, whole patients in a random order and, beyond 112,120 films,
 again under other numbers: so joint frequencies are real. No network is trained: logits and 1,024
@@ -8,11 +9,11 @@ features a film are invented, and a network's place is taken by one that looks t
 are alike, which real ones are not, so the leak doctor is shown mixes of two of them.
 
 Every cell is a process of its own. `seconds` are the stage's, after it has read what earlier stages
-wrote (`opened_seconds`); `peak_mb` is the process's or a worker's, mapped files included,
-`private_mb` without these. `slope` is that of seconds from the next smaller size, on logarithmic
-scales: 1 is linear. Where other programs hold the cores, `processor_slope` is the one to read, that
-of processor seconds. Stages need those before them in the same --work, which is kept, so one size
-and one stage can be run at a time; results are joined with those of the same day.
+wrote (`opened_seconds`, `opened_processor_seconds`); `peak_mb` is the process's or a worker's,
+mapped files included, `private_mb` without these. `slope` is that of seconds from the next smaller
+size, on logarithmic scales: 1 is linear. Where other programs hold the cores, `processor_slope` is
+the one to read, that of processor seconds. Stages need those before them in the same --work, which
+is kept, so one size and one stage can be run at a time; results are joined with those of the day.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--films", type=int, nargs="+", default=SIZES)
     parser.add_argument("--stages", nargs="+", default=tuple(STAGES), choices=tuple(STAGES))
+    parser.add_argument("--runs", type=int, default=1, help="of which medians are taken")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lucency-scale")
     parser.add_argument("--labels", type=Path, default=ROOT.parent / "shared" / "nih" / ENTRIES)
     parser.add_argument("--cell", action="store_true", help=argparse.SUPPRESS)
@@ -73,8 +75,9 @@ def main() -> None:
         lay_out(choices.work, films, choices.labels)
         for stage in (one for one in STAGES if one in choices.stages):
             load = round(os.getloadavg()[0], 1)
-            row = {"stage": stage, "films": films, **_in_a_process(stage, films, choices.work)}
-            table = joined(file, pd.DataFrame([{**row, "load": load}]))
+            runs = [_in_a_process(stage, films, choices.work) for _ in range(choices.runs)]
+            row = {"stage": stage, "films": films, **pd.DataFrame(runs).median(), "load": load}
+            table = joined(file, pd.DataFrame([row]))
             print(table.loc[(table["stage"] == stage)].to_string(index=False), flush=True)
             table.to_csv(file, index=False)
     print(f"written to {file.relative_to(ROOT)}")
@@ -105,9 +108,10 @@ def _in_a_process(stage: str, films: int, work: Path) -> dict[str, float]:
 def measure(stage: str, place: Path) -> dict[str, float]:
     """Return what a stage takes in this process."""
     with PrivateMemory() as private:
-        opened = time.perf_counter()
+        opened, before = time.perf_counter(), sum(os.times()[:4])
         work = STAGES[stage](place)
         started, spent = time.perf_counter(), sum(os.times()[:4])
+        before = spent - before
         work()
         seconds, spent = time.perf_counter() - started, sum(os.times()[:4]) - spent
     peak = max(
@@ -119,6 +123,7 @@ def measure(stage: str, place: Path) -> dict[str, float]:
         "seconds": round(seconds, 2),
         "processor_seconds": round(spent, 2),
         "opened_seconds": round(started - opened, 2),
+        "opened_processor_seconds": round(before, 2),
         "peak_mb": round(peak / 1024),
         "private_mb": round(private.peak / 1024),
         "page_mb": round(page.stat().st_size / 1e6, 2) if stage == "report" else float("nan"),

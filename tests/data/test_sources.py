@@ -9,6 +9,7 @@ import pytest
 from lucency.config.sections import Source
 from lucency.core.manifest import FINDINGS as MANIFEST_FINDINGS
 from lucency.core.manifest import Manifest
+from lucency.data.film_names import below_folder, places_below
 from lucency.data.sources import absent_places, draw_source, film_inputs, list_films, read_films
 
 FINDINGS = ("Mass",)
@@ -133,3 +134,16 @@ def test_an_absent_label_file_is_worded_once(tmp_path: Path, source: str):
     assert str(refusal.value) == absent
     (absent,) = absent_places(chosen.model_copy(update={"labels": ""})).values()
     assert absent.startswith("no label file in ")
+
+
+@pytest.mark.parametrize("folder", ["films", "/films", "films/images", ".", "/", "films:a"])
+def test_places_below_a_folder_are_those_of_paths(folder: str):
+    names = ["1.png", "a b/1.png", "a.tar.gz::/b/1.png", "/elsewhere/1.png", "../1.png", "é#.png"]
+    places = places_below(Path(folder), names)
+    assert places == [str(Path(folder) / name) for name in names]
+    for place, name in zip(places[:3], names, strict=False):
+        assert below_folder(place, Path(folder)) == name
+    for place in ("films2/1.png", "/1.png" if folder != "/" else "1.png"):
+        if folder != "." or place.startswith("/"):
+            with pytest.raises(ValueError, match="is not in the subpath"):
+                below_folder(place, Path(folder))

@@ -1,6 +1,8 @@
 """Search: equal to brute force to the last tie, never the query's patient; votes as by hand."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,11 +126,12 @@ def test_answers_do_not_depend_on_what_else_is_asked(monkeypatch):
     np.testing.assert_array_equal(
         at_once.similarity, np.concatenate([one.similarity for one in alone])
     )
-    monkeypatch.setattr(retrieve, "CELLS", 10)  # one query at a time
-    monkeypatch.setattr(retrieve, "ROWS", 3)
-    np.testing.assert_array_equal(
-        search(index, feature[:300], patient=patient[:300], top=7).row, at_once.row
-    )
+    monkeypatch.setattr(retrieve, "QUERIES", 7)
+    for films in (3, 90):  # of the index at once, fewer than are found and more
+        monkeypatch.setattr(retrieve, "AT_ONCE", films)
+        by_parts = search(index, feature[:300], patient=patient[:300], top=7)
+        for mine, truth in zip(by_parts, at_once, strict=True):
+            np.testing.assert_array_equal(mine, truth)
 
 
 def test_an_index_of_one_patient_or_one_film_answers_what_it_can():
@@ -163,6 +166,7 @@ def test_a_large_index_is_held_in_half_precision_and_answers_alike(tmp_path, mon
     wide, asked = _index(feature, patient), {"patient": patient[:99], "top": 7}
     expected = search(wide, feature[:99], **asked)
     monkeypatch.setattr(retrieve, "HELD", 9_000)
+    monkeypatch.setattr(retrieve, "AT_ONCE", 5_000)
     half = _index(feature, patient)
     _saved(feature, patient, tmp_path / "index")
     for index in (half, load_index(tmp_path / "index")):
@@ -171,6 +175,20 @@ def test_a_large_index_is_held_in_half_precision_and_answers_alike(tmp_path, mon
         np.testing.assert_array_equal(index.direction.astype(np.float32), wide.direction)
         for mine, truth in zip(search(index, feature[:99], **asked), expected, strict=True):
             np.testing.assert_array_equal(mine, truth)
+
+
+def test_features_mapped_from_a_file_make_the_same_index_and_leave_memory(tmp_path):
+    feature, patient = _films(20_000, dimensions=256, patients=50)
+    _saved(feature, patient, tmp_path / "held")
+    np.save(tmp_path / "feature.npy", feature)
+    mapped = np.load(tmp_path / "feature.npy", mmap_mode="r")
+    _saved(mapped, patient, tmp_path / "mapped")
+    same = [(tmp_path / name / FEATURE).read_bytes() for name in ("held", "mapped")]
+    assert same[0] == same[1]
+    maps = Path("/proc/self/smaps")
+    if maps.exists():  # Linux
+        about = maps.read_text().partition(str(tmp_path / "feature.npy"))[2]
+        assert int(re.findall(r"Rss:\s+(\d+) kB", about)[0]) < feature.nbytes / 1024 / 4
 
 
 def test_an_index_of_parts_is_that_of_all_films(tmp_path):

@@ -12,7 +12,7 @@ from scipy.special import expit
 from sklearn import metrics as oracle
 
 from lucency.core.manifest import FINDINGS
-from lucency.evaluation.bootstrap import Weights, interval, once
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, once
 from lucency.evaluation.metrics import (
     BLOCK,
     METRICS,
@@ -207,6 +207,39 @@ def test_a_walk_holds_no_levels_times_resamples():
     assert peak[1] < 1.1 * peak[0]
 
 
+def test_resamples_in_a_byte_each_give_the_last_bit_of_those_in_double_precision():
+    label, logit, generator = _films(3)
+    patient = generator.integers(0, 60, size=len(label))
+    drawn = all_and_resampled(patient, resamples=150, seed=0)
+    assert drawn.times.dtype == np.uint8
+    people = len(np.unique(patient))
+    equal = np.full(people, 1 / people)
+    together = np.random.default_rng(0).multinomial(people, equal, size=150)
+    np.testing.assert_array_equal(drawn.times[:, 1:].T, together)
+    wide = Weights(owner=drawn.owner, times=np.ascontiguousarray(drawn.times, dtype=np.float64))
+    inputs = {"logit": logit, "probability": expit(logit), "decision": logit > 0}
+    found, expected = (measure(label, inputs, weights=one) for one in (drawn, wide))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    term = generator.normal(size=(3, len(label)))
+    sums = [np.bincount(wide.owner, weights=one, minlength=len(wide.times)) for one in term]
+    at_once = np.einsum("cp,pr->cr", np.stack(sums), wide.times)
+    np.testing.assert_array_equal(drawn.total(term), at_once)
+
+
+def test_the_weights_of_some_films_know_their_owners_alone():
+    label, logit, generator = _films(3)
+    patient = generator.integers(0, 60, size=len(label))
+    rows = patient < 20
+    whole = all_and_resampled(patient, resamples=50, seed=0)
+    some = whole.take(rows)
+    assert len(some.times) == len(np.unique(patient[rows]))
+    np.testing.assert_array_equal(
+        rank_films(label[rows], logit[rows], weights=some, names=["auc"])["auc"],
+        rank_films(np.where(rows, label, np.nan), logit, weights=whole, names=["auc"])["auc"],
+    )
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_columns_of_weights_are_independent_also_over_blocks(name, monkeypatch):
     label, logit, generator = _films(1)
@@ -214,6 +247,8 @@ def test_columns_of_weights_are_independent_also_over_blocks(name, monkeypatch):
     owner = generator.integers(0, 50, size=len(label))
     together = _value(name, label, logit, Weights(owner=owner, times=times))
     monkeypatch.setattr("lucency.evaluation.metrics.BLOCK", 75)
+    monkeypatch.setattr("lucency.evaluation.metrics.LINE", 3)
+    monkeypatch.setattr("lucency.evaluation.bootstrap.AT_ONCE", 2)
     assert np.array_equal(
         together, _value(name, label, logit, Weights(owner=owner, times=times)), equal_nan=True
     )

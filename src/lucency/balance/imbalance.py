@@ -175,7 +175,8 @@ def followed(label: Label, steps: Iterable[Step], *, findings: tuple[str, ...]) 
     plan = originals(label)
     rows: list[tuple[object, ...]] = [(0, "before", "", np.nan, np.nan, 0, 0, len(plan))]
     for number, (action, finding, made) in enumerate(steps, start=1):
-        old, new = (one.row * 2**32 + one.copy for one in (plan, made))  # no two entries alike
+        span = 1 + max(one.copy.max(initial=0) for one in (plan, made))
+        old, new = (one.row * span + one.copy for one in (plan, made))  # no two entries alike
         added = int((~np.isin(new, old)).sum())
         dropped = len(plan) + added - len(made)
         counts = [

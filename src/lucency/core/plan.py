@@ -43,7 +43,8 @@ class Plan:
         lengths = [len(getattr(self, name)) for name in FIELDS]
         require(len(set(lengths)) == 1, ", ".join(FIELDS), lengths)
         require(self.label.shape == self.weight.shape, "label, weight", self.weight.shape)
-        require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+        strange = self.part[~np.isin(self.part, PARTS)]
+        require(not len(strange), "part", np.unique(strange))
         require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
         require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
         require(bool(((self.mix >= 0) & (self.mix <= 1)).all()), "mix", "a share outside 0 to 1")
@@ -169,7 +170,9 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     table = read_table(folder / "plan.csv", text=text, columns=(*text, "copy", "mix"))
     require_rows(folder / "plan.csv", len(table), expected=len(label))
     films = pd.Index(image)
-    row, mate = (films.get_indexer(pd.Index(table[name])) for name in ("image", "mate"))
+    row = films.get_indexer(pd.Index(table["image"]))
+    mate, mixed = row.copy(), (table["mate"] != table["image"]).to_numpy()
+    mate[mixed] = films.get_indexer(pd.Index(table.loc[mixed, "mate"]))
     known = bool((row >= 0).all() and (mate >= 0).all())
     require(known, "a film of the plan is not in the manifest", folder)
     return Plan(

@@ -206,7 +206,8 @@ def _check_films(films: Predictions | Features) -> None:
     require(films.label.shape == (count, len(films.findings)), "label", films.label.shape)
     lengths = [len(rows) for rows in (films.patient, films.part, films.feature)]
     require(lengths == [count] * 3, "patient, part, feature", lengths)
-    require(bool(np.isin(films.part, PARTS).all()), "part", np.unique(films.part))
+    strange = films.part[~np.isin(films.part, PARTS)]
+    require(not len(strange), "part", np.unique(strange))
 
 
 def concatenate(several: Sequence[Films]) -> Films:

@@ -35,13 +35,14 @@ from lucency.core.manifest import (
 )
 from lucency.core.progress import progress, say
 from lucency.core.stage import produce
-from lucency.core.stores import place_text, resolved_place
+from lucency.core.stores import resolved_place
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
 from lucency.data.dicom_source import make_keys
 from lucency.data.duplicates import twice_in_sources
 from lucency.data.film_archives import ARCHIVES, recall_archives
 from lucency.data.film_files import identify_films
+from lucency.data.film_names import places_below
 from lucency.data.sources import (
     Check,
     absent_places,
@@ -151,11 +152,11 @@ def films_of_sources(place: Source, out: Path) -> Manifest:
     if not place.also:
         return films_found(place, out)
     films = load_manifest(out)
-    root = {name: films_folder(one) for name, one in name_sources(place).items()}
+    path = films.facts["path"].to_numpy(dtype=object).copy()
     for name, one in name_sources(place).items():
         recall_archives(out / name, root=Path(one.root))
-    pairs = zip(films.facts[SOURCE].tolist(), films.facts["path"].tolist(), strict=True)
-    path = [place_text(root[name] / below) for name, below in pairs]
+        rows = _rows_of(films, name)
+        path[rows] = places_below(films_folder(one), path[rows].tolist())
     return replace(films, facts=films.facts.assign(path=path))
 
 
@@ -300,8 +301,7 @@ def _refuse_one_file(several: Mapping[str, SourceFilms]) -> None:
     """Raise ValueError where two sources read one file, or one member of one archive."""
     known = dict[tuple[int, int, str], int]()
     for index, one in enumerate(several.values()):
-        folder = films_folder(one.source)
-        files = [place_text(folder / below) for below in one.films.facts["path"].tolist()]
+        files = places_below(films_folder(one.source), one.films.facts["path"].tolist())
         own = identify_films(files)
         twice = [
             (known[film], file) for film, file in zip(own, files, strict=True) if film in known

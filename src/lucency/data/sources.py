@@ -34,7 +34,7 @@ from lucency.core.manifest import (
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
-from lucency.core.stores import place_text, resolved_place
+from lucency.core.stores import resolved_place
 from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.collections.catalogue import COLLECTIONS
@@ -62,6 +62,7 @@ from lucency.data.dicom_source import (
 )
 from lucency.data.film_archives import recall_archives, save_archives
 from lucency.data.film_files import film_exists
+from lucency.data.film_names import below_folder, places_below
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import (
     OR,
@@ -179,8 +180,7 @@ def films_found(place: Source, out: Path) -> Manifest:
     """Return the films that `read_films` has found, their paths below the root as it is now."""
     films = load_manifest(out)
     recall_archives(out, root=Path(place.root))
-    folder = films_folder(place)
-    path = [place_text(folder / below) for below in films.facts["path"].tolist()]
+    path = places_below(films_folder(place), films.facts["path"].tolist())
     return replace(films, facts=films.facts.assign(path=path))
 
 
@@ -304,7 +304,7 @@ def find_films(
     write_table(pd.DataFrame({"image": absent}), folder / "missing.csv")
     # Below the root, so that a folder moved as a whole is found again.
     folder_of_films = films_folder(place)
-    below = [str(Path(file).relative_to(folder_of_films)) for file in found.facts["path"].tolist()]
+    below = [below_folder(file, folder_of_films) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
     save_archives(found.facts["path"].tolist(), root=root, folder=folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")

@@ -11,28 +11,30 @@ b blocks of films, c candidates, k findings.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from jaxtyping import Float, Float16, Float32, Float64, Int64, Shaped
 from scipy.special import logit
 
-from lucency.core.files import write_array
+from lucency.core.files import whole_file, write_array
 from lucency.core.predictions import Features, Predictions, concatenate
 from lucency.evaluation.bootstrap import ratio
 
 BLOCK = 128  # films whose best similarity stands for all of them until the best blocks are known
 HELD = 2**28  # numbers of an index in single precision: 1 GiB
-CELLS = 2**25  # similarities at once: 134 MB
+AT_ONCE = 2**17  # films of the index at once: 134 MB of similarities of QUERIES
 QUERIES = 256  # at most at once
 ROWS = 4_096  # features at once in double precision: 34 MB of 1,024 dimensions
 ROUNDING = 1.01 * 2.0**-24  # of a sum of products in single precision, for each of its terms
 NOBODY = -1  # the patient of a query that is of none in the index
 FEATURE, IMAGE, PATIENT = "feature.npy", "image.npy", "patient.npy"  # files of an index
 SAME = 1 - 1e-6  # cosine of a film with itself, at least: half precision costs 1e-8
+FORGET = getattr(mmap, "MADV_DONTNEED", None)  # which Windows has not
 PRIOR = 0.5  # of a positive and of a negative label, added to those of the index
 
 
@@ -78,7 +80,10 @@ def build_index(*several: Features) -> Index:
     """
     films, shape = _joined(several)
     direction = np.empty(shape, dtype=_held(shape))
-    _fill(direction, several)
+    start = 0
+    for unit in _half_directions(several):
+        direction[start : start + len(unit)] = unit
+        start += len(unit)
     return Index(image=films.image.astype(str), patient=films.patient, direction=direction)
 
 
@@ -88,15 +93,22 @@ def _joined(several: Sequence[Features]) -> tuple[Features, tuple[int, int]]:
     return films, (len(films), several[0].feature.shape[1])
 
 
-def _fill(direction: Float[np.ndarray, "n d"], several: Sequence[Features]) -> None:
-    """Put the features of all films, at length 1 and in half precision, into an array."""
-    start, lost = 0, 0
+def _half_directions(several: Sequence[Features]) -> Iterator[Float16[np.ndarray, "b d"]]:
+    """Yield the features of all films, at length 1 and in half precision, some at a time."""
+    films, lost = 0, 0
     for feature in (one.feature for one in several):
         for rows in pieces(len(feature), ROWS):
             unit, bad = _units(feature[rows])
-            direction[start : start + len(unit)] = unit.astype(np.float16)
-            start, lost = start + len(unit), lost + bad
-    _refuse_lost(lost, len(direction))
+            films, lost = films + len(unit), lost + bad
+            yield unit.astype(np.float16)
+            _let_go(feature)
+    _refuse_lost(lost, films)
+
+
+def _let_go(feature: Float[np.ndarray, "n d"]) -> None:
+    """Give back the memory of a file that is mapped to be read: its pages can be read again."""
+    if FORGET is not None and isinstance(feature.base, mmap.mmap) and not feature.flags.writeable:
+        feature.base.madvise(FORGET)
 
 
 def _held(shape: tuple[int, ...]) -> type[np.floating[Any]]:
@@ -152,16 +164,11 @@ def search(
     query, own = directions(feature), _own_films(index.patient, patient)
     row = np.full((len(query), top), -1, dtype=np.int64)
     similarity = np.full(row.shape, np.nan, dtype=np.float32)
-    batch = max(1, min(QUERIES, CELLS // len(index)))
-    product = np.empty((min(batch, len(query)), len(index)), dtype=np.float32)
-    for some in pieces(len(query), batch):
-        roughly = product[: len(query[some])]
-        for rows in pieces(len(index), len(index) if index.direction.itemsize > 2 else ROWS):
-            wide = index.direction[rows].astype(np.float32, copy=False)
-            np.matmul(query[some], wide.T, out=roughly[:, rows])
-        for place, mine in zip(range(*some.indices(len(query))), roughly, strict=True):
-            mine[own[place]] = -np.inf
-            best, exact = _best(index, query[place], mine, top=top)
+    for some in pieces(len(query), QUERIES):
+        places = range(*some.indices(len(query)))
+        near = _candidates(index, query[some], [own[place] for place in places], top=top)
+        for place, candidates in zip(places, near, strict=True):
+            best, exact = _best(index, query[place], candidates, top=top)
             row[place, : len(best)], similarity[place, : len(best)] = best, exact
     return Found(row, similarity)
 
@@ -242,9 +249,11 @@ def save_index(*several: Features, folder: Path) -> None:
     """
     films, shape = _joined(several)
     folder.mkdir(parents=True, exist_ok=True)
-    half = np.lib.format.open_memmap(folder / FEATURE, mode="w+", dtype=np.float16, shape=shape)
-    _fill(half, several)
-    half.flush()
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    with whole_file(folder / FEATURE) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for unit in _half_directions(several):
+            stream.write(unit.astype("<f2", copy=False).data)
     write_array(films.image.astype(str), folder / IMAGE)
     write_array(films.patient, folder / PATIENT)
 
@@ -279,18 +288,54 @@ def _own_films(
     return [order[start:end] for start, end in zip(low.tolist(), high.tolist(), strict=True)]
 
 
-def _best(
-    index: Index, query: Float32[np.ndarray, " d"], roughly: Float32[np.ndarray, " n"], *, top: int
-) -> tuple[Int64[np.ndarray, " t"], Float64[np.ndarray, " t"]]:
-    """Return the rows of the highest similarities, best first, and the similarities.
+def _candidates(
+    index: Index,
+    query: Float32[np.ndarray, "q d"],
+    own: Sequence[Int64[np.ndarray, " _"]],
+    *,
+    top: int,
+) -> list[Int64[np.ndarray, " c"]]:
+    """Return for every query the rows, in their order, of all films that may be among its best.
 
-    `roughly` is each similarity but for rounding, or -inf where a film may not be found; twice the
-    bound of rounding is `slack` (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
-    chapter 3), with two terms more for comparing in single precision.
+    Not those of its `own`. All queries are compared with one part of the index after the other, so
+    that half precision is widened once for them. Two similarities differ by rounding alone where
+    they differ by no more than `slack`, twice the bound of rounding (Higham, Accuracy and Stability
+    of Numerical Algorithms, 2002, chapter 3), with two terms more for comparing in single
+    precision.
     """
-    slack = 2 * ROUNDING * (len(query) + 2)
-    row = _near(roughly, top=top, slack=slack)
-    row = row[np.isfinite(roughly[row])]
+    slack = 2 * ROUNDING * (query.shape[1] + 2)
+    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in own]
+    product = np.empty((len(query), min(len(index), AT_ONCE)), dtype=np.float32)
+    for rows in pieces(len(index), AT_ONCE):
+        part = index.direction[rows]
+        roughly = product[:, : len(part)]
+        for some in pieces(len(part), len(part) if part.itemsize > 2 else ROWS):
+            wide = part[some].astype(np.float32, copy=False)
+            np.matmul(query, wide.T, out=roughly[:, some])
+        for films, mine, near in zip(own, roughly, found, strict=True):
+            here = films[(films >= rows.start) & (films < rows.start + len(part))]
+            mine[here - rows.start] = -np.inf
+            row = _near(mine, top=top, slack=slack)
+            row = row[np.isfinite(mine[row])]
+            near.append((rows.start + row, mine[row]))
+    return [_nearest(near, top=top, slack=slack) for near in found]
+
+
+def _nearest(
+    parts: Sequence[tuple[Int64[np.ndarray, " _"], Float32[np.ndarray, " _"]]],
+    *,
+    top: int,
+    slack: float,
+) -> Int64[np.ndarray, " c"]:
+    """Return the rows of candidates of all parts of an index that may be among the best of all."""
+    row, roughly = (np.concatenate(one) for one in zip(*parts, strict=True))
+    return row[roughly >= _last_of(roughly, top) - slack] if len(row) > top else row
+
+
+def _best(
+    index: Index, query: Float32[np.ndarray, " d"], row: Int64[np.ndarray, " c"], *, top: int
+) -> tuple[Int64[np.ndarray, " t"], Float64[np.ndarray, " t"]]:
+    """Return the rows of the highest similarities among candidates, best first, and these."""
     wide = query.astype(np.float64)
     exact = [
         (index.direction[row[some]].astype(np.float64) * wide).sum(axis=1)

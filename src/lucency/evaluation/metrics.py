@@ -8,7 +8,7 @@ findings. Ranking metrics (RANKED) depend on the order of scores alone, and are 
 at the distinct scores of the positive films. Decision metrics (DECIDED) are functions of the
 confusion matrix.
 
-Letters in shapes: n films, k findings, p owners of weights, r columns of them, g levels (the
+Letters in shapes: n films, k findings, r columns of weights, g levels (the
 distinct scores of positive films) or points of a curve.
 """
 
@@ -25,6 +25,7 @@ from scipy.special import gammaln, xlog1py, xlogy
 from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, ratio
 
 BLOCK = 2**19  # numbers in one working array, 4 MiB; four times as many, and it is slower
+LINE = 8  # columns of a working array at least: memory is read by as many numbers at a time
 RATE = 0.1  # the false positive rate up to which partial AUC is taken
 SPECIFICITY = RECALL = 0.9  # the least that is required
 NOTHING = 1e-100  # a probability
@@ -39,7 +40,6 @@ Scores = Float[np.ndarray, "n k"]
 Decision = Bool[np.ndarray, " n"]  # True where the film is called positive
 Values = Float64[np.ndarray, " r"]
 AtLevels = Float64[np.ndarray, "g r"]
-PerOwner = Float64[np.ndarray, "p r"]
 Points = Float64[np.ndarray, " g"]
 Input = Literal["logit", "probability", "decision"]
 Need = Literal["positives", "negatives", "films called positive", "films called negative"]
@@ -73,7 +73,7 @@ class Descent(NamedTuple):
     above: AtLevels  # of the negative films above it
     false: AtLevels  # of those at or above it
     negatives: Values  # of all negative films
-    times: PerOwner  # the weights themselves
+    start: int  # the first of these columns of weights
 
 
 def measure(
@@ -89,7 +89,7 @@ def measure(
     ranked = [*RANKED, *([WITHOUT_BIAS] if unbiased else [])]
     found = rank_films(label, inputs["logit"], weights=weights, names=ranked)
     found |= {name: function(cells) for name, function in DECIDED.items()}
-    first = replace(weights, times=weights.times[:, :1])
+    first = replace(weights, times=weights.columns(0, 2)[:, :1])
     for name in METRICS.keys() - found.keys():
         function, takes, *_ = METRICS[name]
         mine = first if name in WITHOUT_INTERVAL else weights
@@ -143,7 +143,8 @@ def _of_others(label: Label, score: Score, weights: Weights) -> Callable[[Descen
     )
 
     def mean_precision(descent: Descent) -> Values:
-        times = descent.times[mine]
+        end = descent.start + descent.true.shape[1]
+        times = weights.times[mine, descent.start : end].astype(np.float64)
         true = descent.true[place] - times * own_true
         called = true + descent.false[place] - times * own_false
         share = np.divide(true, called, out=np.ones_like(called), where=called > ROUNDING)
@@ -329,17 +330,20 @@ def _descents(label: Label, score: Score, weights: Weights) -> Iterator[Descent]
     below = np.searchsorted(level, lower, side="right")  # the first level that is below the film
     tied = (below > 0) & (level[below - 1] == lower)
     shared, tie = np.unique(below[tied] - 1, return_inverse=True)
-    at = weights.histogram(positive, place=place, bins=len(level))
-    between = weights.histogram(negative, place=below, bins=len(level) + 1)
-    beside = weights.histogram(negative[tied], place=tie, bins=len(shared))
-    columns = max(1, BLOCK // (len(level) + 1))
+    levels = len(level)
+    counts = weights.histogram(
+        np.concatenate([positive, negative, negative[tied]]),
+        place=np.concatenate([place, levels + below, 2 * levels + 1 + tie]),
+        bins=2 * levels + 1 + len(shared),
+    )
+    columns = max(LINE, BLOCK // (levels + 1))
     for start in range(0, weights.times.shape[1], columns):
-        times = np.ascontiguousarray(weights.times[:, start : start + columns])
-        here, above = at @ times, between @ times
+        weight = weights.in_bins(counts, start, start + columns)
+        here, above, beside = np.split(weight, [levels, 2 * levels + 1])
         np.cumsum(above, axis=0, out=above)
         false = above[:-1].copy()
-        false[shared] += beside @ times
-        yield Descent(here, np.cumsum(here, axis=0), above[:-1], false, above[-1], times)
+        false[shared] += beside
+        yield Descent(here, np.cumsum(here, axis=0), above[:-1], false, above[-1], start)
 
 
 def _area(descent: Descent) -> Values:

@@ -143,9 +143,10 @@ def prepared(run: Run) -> Prepared:
     """Return the films as a network sees them; as they are prepared, where files are gone."""
     films, out = manifest(run), run.cache / "prepared"
     path = films.facts["path"].to_numpy(dtype=str)
-    gone = sum(not film_exists(file) for file in path.tolist())
+    made_before = (out / RECEIPT).is_file()
+    gone = sum(not film_exists(file) for file in path.tolist()) if made_before else 0
     lost = places_absent(source(run))
-    if gone and (out / RECEIPT).is_file():
+    if gone:
         if not lost:
             absent = counted(gone, "film", "is/are", of=len(path))
             roots = " and ".join(one.root for one in source(run).every)
@@ -233,6 +234,7 @@ def _parted_names(run: Run) -> np.ndarray:
     return _balanced_first(run).plan.names(image) if early else image
 
 
+@kept
 def split_name(run: Run) -> str:
     """Return the fingerprint of the parts."""
     return part_fingerprint(_parted_names(run), parts(run))

@@ -75,7 +75,8 @@ class SplitTable:
     def __post_init__(self) -> None:
         lengths = [len(self.patient), len(self.part)]
         require(lengths == [len(self.image)] * 2, "patient, part", lengths)
-        require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+        strange = self.part[~np.isin(self.part, PARTS)]
+        require(not len(strange), "part", np.unique(strange))
 
     @cached_property
     def film(self) -> Shaped[np.ndarray, " n"]:
