@@ -20,6 +20,8 @@ from lucency.evaluation.conformal import (
     sets_as_plain,
     sets_of,
 )
+from lucency.phantom.cohort import draw_population
+from lucency.phantom.render import phantom_film
 
 FINDINGS = ("Mass", "Hernia", "Edema")
 REPEATS, LEVEL = 200, 0.1
@@ -267,3 +269,53 @@ def test_promise_is_broken_where_films_are_units():
 def test_promise_is_broken_without_the_patient_to_come():
     found = repeated()["no K + 1"]
     assert interval_of(found[:, :-1].mean(axis=1))[1] < 1 - LEVEL
+
+
+SHOWN = ("Effusion", "Atelectasis")  # which whiten a film
+
+
+@cache
+def phantoms(films, *, seed, hospital):
+    """Return predictions of phantoms: the mean grey of a film is the logit of both findings."""
+    several = draw_population(films=films, seed=seed, hospital=hospital)
+    drawn = [(who, film) for who, its in several for film in its]
+    grey = [phantom_film(who, film, size=32).pixels.mean() for who, film in drawn]
+    label = np.array([[name in film.stated for name in SHOWN] for _, film in drawn])
+    logit = np.tile((np.array(grey)[:, None] - 125) / 15, (1, 2))
+    return predictions(label, logit, [who.number for who, _ in drawn])
+
+
+@cache
+def phantom_repeats():
+    """Return coverage and share missed of 200 halvings of patients, in hospital 1 and in 2."""
+    own, other = (phantoms(n, seed=h, hospital=h) for h, n in ((1, 800), (2, 300)))
+    found = ([], [])
+    for seed in range(REPEATS):
+        generator = np.random.default_rng(seed)
+        (fitted, tested), (strange, _) = (halved(one, generator) for one in (own, other))
+        sets = fit_sets(fitted, error=LEVEL, missed=LEVEL)
+        for rows, shown in zip(found, (tested, strange), strict=True):
+            rows.append([*covered(sets, shown), missed_share(sets, shown)])
+    return [np.array(rows) for rows in found]
+
+
+def halved(shown, generator):
+    people = np.unique(shown.patient)
+    inside = np.isin(shown.patient, generator.permutation(people)[: len(people) // 2])
+    return [shown.take(np.flatnonzero(rows)) for rows in (inside, ~inside)]
+
+
+def test_coverage_on_phantoms_is_as_promised():
+    found = phantom_repeats()[0]
+    coverage, lost = found[:, :-1], found[:, -1]
+    for cell in (*coverage.T, coverage.mean(axis=1)):
+        assert interval_of(cell)[1] >= 1 - LEVEL
+        assert interval_of(cell)[0] <= 1 - LEVEL + 0.05
+    assert interval_of(lost)[0] <= LEVEL
+
+
+def test_coverage_fails_in_the_second_hospital_of_phantoms():
+    coverage = phantom_repeats()[1][:, :-1]
+    assert interval_of(coverage.mean(axis=1))[1] < 1 - LEVEL
+    with_it = coverage[:, 1::2].mean(axis=1)  # whose films are darker there
+    assert np.quantile(with_it, 0.975) < 1 - LEVEL
