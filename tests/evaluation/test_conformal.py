@@ -272,6 +272,7 @@ def test_promise_is_broken_without_the_patient_to_come():
 
 
 SHOWN = ("Effusion", "Atelectasis")  # which whiten a film
+LOOSER = 0.2  # a level for few patients: phantoms cost time
 
 
 @cache
@@ -288,12 +289,12 @@ def phantoms(films, *, seed, hospital):
 @cache
 def phantom_repeats():
     """Return coverage and share missed of 200 halvings of patients, in hospital 1 and in 2."""
-    own, other = (phantoms(n, seed=h, hospital=h) for h, n in ((1, 800), (2, 300)))
+    own, other = (phantoms(n, seed=h, hospital=h) for h, n in ((1, 450), (2, 150)))
     found = ([], [])
     for seed in range(REPEATS):
         generator = np.random.default_rng(seed)
         (fitted, tested), (strange, _) = (halved(one, generator) for one in (own, other))
-        sets = fit_sets(fitted, error=LEVEL, missed=LEVEL)
+        sets = fit_sets(fitted, error=LOOSER, missed=LOOSER)
         for rows, shown in zip(found, (tested, strange), strict=True):
             rows.append([*covered(sets, shown), missed_share(sets, shown)])
     return [np.array(rows) for rows in found]
@@ -309,13 +310,13 @@ def test_coverage_on_phantoms_is_as_promised():
     found = phantom_repeats()[0]
     coverage, lost = found[:, :-1], found[:, -1]
     for cell in (*coverage.T, coverage.mean(axis=1)):
-        assert interval_of(cell)[1] >= 1 - LEVEL
-        assert interval_of(cell)[0] <= 1 - LEVEL + 0.05
-    assert interval_of(lost)[0] <= LEVEL
+        assert interval_of(cell)[1] >= 1 - LOOSER
+        assert interval_of(cell)[0] <= 1 - LOOSER + 0.08
+    assert interval_of(lost)[0] <= LOOSER
 
 
 def test_coverage_fails_in_the_second_hospital_of_phantoms():
     coverage = phantom_repeats()[1][:, :-1]
-    assert interval_of(coverage.mean(axis=1))[1] < 1 - LEVEL
-    with_it = coverage[:, 1::2].mean(axis=1)  # whose films are darker there
-    assert np.quantile(with_it, 0.975) < 1 - LEVEL
+    assert interval_of(coverage.mean(axis=1))[1] < 1 - LOOSER
+    for cell in coverage[:, 1::2].T:  # of films with the finding, which are darker there
+        assert interval_of(cell)[1] < 1 - LOOSER - 0.1
