@@ -465,7 +465,7 @@ def evaluation(run: Run) -> summary.Evaluation:
     """Return thresholds, metrics, comparison, ranking, calibration, subgroups and conclusion."""
     place = run.out / "predictions"
     made = {one.network: fingerprint_of(place / one.network) for one in predictions(run)}
-    inputs = {"evaluation": run.protocol.evaluation.model_dump(), "predictions": made}
+    inputs = {"evaluation": run.protocol.evaluation.scoring, "predictions": made}
     write = partial(_write_evaluation, run)
     return summary.load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
 
