@@ -82,7 +82,7 @@ def test_a_table_of_films_has_sets_where_the_model_has(predictor: FilmPredictor,
 def test_the_service_answers_sets_where_the_model_has(
     finished: Path, predictor: FilmPredictor, films: list[Path]
 ):
-    model = load(finished / FOLDER, name=NETWORKS[0])
+    model = load(finished / FOLDER, model=NETWORKS[0])
     predicted = model.predict(films[0])
     sets = bounds(predicted.probability)
     about = {"findings": model.findings, "threshold": model.threshold}

@@ -48,7 +48,7 @@ class UnseenFilms(NamedTuple):
     view: pd.Series | None
 
 
-class Cells(NamedTuple):
+class SetCells(NamedTuple):
     """What is known of the sets of each label of LABELS and finding.
 
     `value` is their coverage, as is and resampled, `decided` the share that holds one label alone.
@@ -59,9 +59,9 @@ class Cells(NamedTuple):
     films: Int64[np.ndarray, "s k"]
     patients: Int64[np.ndarray, "s k"]
 
-    def take(self, labels: Sequence[int], findings: Sequence[int]) -> Cells:
+    def take(self, labels: Sequence[int], findings: Sequence[int]) -> SetCells:
         """Return the cells of these labels and findings."""
-        return Cells(*(one[list(labels)][:, list(findings)] for one in self))
+        return SetCells(*(one[list(labels)][:, list(findings)] for one in self))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,7 +205,7 @@ def _mean(
     return ratio(weights.total((weight * value).T), weights.total(weight.T))
 
 
-def _cells(sets: ConformalSets, films: Predictions, *, draws: Draws) -> Cells:
+def _cells(sets: ConformalSets, films: Predictions, *, draws: Draws) -> SetCells:
     """Return what is known of the sets of each finding, by label."""
     holds = sets.holds(films.probability)
     single, once = holds.sum(axis=0) == 1, bootstrap.once(len(films))
@@ -216,10 +216,10 @@ def _cells(sets: ConformalSets, films: Predictions, *, draws: Draws) -> Cells:
         weight, patients = weights_by_patient(mine, weights.owner)
         value, decided = _mean(held, weight, weights), _mean(single, weight, once)[:, 0]
         found.append((value, decided, mine.sum(axis=0), patients))
-    return Cells(*(np.array(one) for one in zip(*found, strict=True)))
+    return SetCells(*(np.array(one) for one in zip(*found, strict=True)))
 
 
-def _one(cell: Cells, note: str) -> Row:
+def _one(cell: SetCells, note: str) -> Row:
     """Return coverage, its interval and what follows, of one finding and label."""
     patients, fewest = int(cell.patients[0, 0]), intervals.FEWEST
     value = cell.value[0, 0]
@@ -229,7 +229,7 @@ def _one(cell: Cells, note: str) -> Row:
     return *numbers, int(cell.films[0, 0]), patients, _joined(note, few)
 
 
-def _average(cells: Cells) -> Row:
+def _average(cells: SetCells) -> Row:
     """Return the same of the mean over several findings or labels."""
     several = cells.value.reshape(-1, cells.value.shape[-1])
     patients, known = cells.patients.ravel(), ~np.isnan(several[:, 0])
