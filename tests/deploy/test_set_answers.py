@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from jsonschema import validate
 
+from lucency.core.files import write_table
 from lucency.core.manifest import read_table
 from lucency.core.predictions import load_predictions
+from lucency.data.csv_tables import read_scores
 from lucency.deploy.film_answers import ModelAbout, described_model, predicted_findings
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.openapi import openapi_document
@@ -63,7 +65,9 @@ def test_a_trained_network_s_sets_are_those_of_its_validation_films(finished: Pa
                 assert value == expected[key]
 
 
-def test_a_table_of_films_has_sets_where_the_model_has(predictor: FilmPredictor, films: list[Path]):
+def test_a_table_of_films_has_sets_where_the_model_has(
+    predictor: FilmPredictor, films: list[Path], tmp_path: Path
+):
     plain, _ = predict_files(replace(predictor, sets=None), files=films)
     assert list(plain) == ["film", "called", *FEW, "quality"]
     probability = plain.loc[:, FEW].to_numpy()
@@ -77,6 +81,8 @@ def test_a_table_of_films_has_sets_where_the_model_has(predictor: FilmPredictor,
     names = ["|".join(np.array(FEW)[row]) for row in probability >= sets.cutoff]
     assert table["possible"].tolist() == names
     assert table.drop(columns=["possible", *columns]).equals(plain)
+    write_table(table, tmp_path / "films.csv")
+    assert read_scores(tmp_path / "films.csv", findings=tuple(FEW)).findings == tuple(FEW)
 
 
 def test_the_service_answers_sets_where_the_model_has(
