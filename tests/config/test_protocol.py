@@ -15,7 +15,7 @@ from lucency.config.protocol import (
     protocol_text,
     read_protocol,
 )
-from lucency.config.sections import Choices, Network, Source
+from lucency.config.sections import Choices, EvaluationChoices, Network, Source
 from lucency.core.manifest import FINDINGS, Preparation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -309,3 +309,13 @@ def test_a_change_of_a_source_may_be_named_as_messages_name_it():
     about = {"name": "x", "source": "csv", "root": "films"}
     for change in ("allow_missing=true", "data.allow_missing=true"):
         assert parse_external(about, changes=[change]).allow_missing
+
+
+def test_usual_levels_of_sets_change_no_network_of_before():
+    usual = {"recalibration": "platt", "threshold": "f1", "recall": 0.9}
+    assert EvaluationChoices().deciding == usual
+    other = EvaluationChoices(error=0.2, missed=0.05)
+    assert other.deciding == {**usual, "error": 0.2, "missed": 0.05}
+    assert other.levels == {"error": 0.2, "missed": 0.05}
+    assert other.scoring == EvaluationChoices().scoring
+    assert not {*other.levels} & {*other.scoring}

@@ -30,6 +30,7 @@ from lucency.data.preprocess import prepare_film
 from lucency.deploy import model_export
 from lucency.deploy.model_export import export_model
 from lucency.ensemble.fitted import load_predictor
+from lucency.evaluation.conformal import sets_as_plain
 from lucency.explain.class_activation import class_activation_maps, head_of
 from lucency.explain.methods.registry import explain
 from lucency.models import onnx_export, quantisation
@@ -127,6 +128,8 @@ def test_model_json_is_read_as_the_network_s_own(exported: Path, folder: Path):
         if key == "recalibration":
             assert vars(found.recalibration).keys() == vars(value).keys()
             np.testing.assert_array_equal(found.recalibration.slope, value.slope)
+        elif key == "sets":
+            assert sets_as_plain(found.sets) == sets_as_plain(value)
         else:
             np.testing.assert_array_equal(getattr(found, key), value)
 

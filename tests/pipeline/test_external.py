@@ -12,7 +12,7 @@ import pytest
 
 from lucency.cli import app as cli
 from lucency.config.protocol import parse_external, read_protocol
-from lucency.core.manifest import UNKNOWN_PATIENT, Manifest, load_prepared
+from lucency.core.manifest import UNKNOWN_PATIENT, Manifest, load_prepared, read_table
 from lucency.core.plan import only_tests
 from lucency.core.predictions import load_predictions
 from lucency.deploy.model_card import model_card
@@ -84,6 +84,9 @@ def test_an_added_test_joins_the_protocol_and_the_next_report(
     text = (tested / "report" / "report.html").read_text()
     assert 'id="external-second"' in text
     assert 'id="external-table"' in text
+    covered = read_table(tested / "coverage" / "coverage.csv", text=("films", "group"))
+    assert set(covered["films"]) == {"test", "second", "table"}
+    assert '<th scope="row">table</th>' in text.partition('<section id="abstain">')[2]
     about = ("--source", "csv", "--root", table, "--labels", table / "l.csv", "--name", "table")
     capsys.readouterr()
     assert lucency("evaluate", tested, *about, "--json") == 0

@@ -29,6 +29,7 @@ from lucency.data.image_measures import MEASURES
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
 from lucency.evaluation.compare import conclude_leaderboard
+from lucency.evaluation.conformal import fit_sets
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.preparation_grid import (
     PreparationStudy,
@@ -36,6 +37,7 @@ from lucency.evaluation.preparation_grid import (
     compare_cells,
     make_grid,
 )
+from lucency.evaluation.set_coverage import UnseenFilms, measure_sets
 from lucency.evaluation.subgroups import worst_group
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import no_scores
@@ -530,6 +532,37 @@ def test_external_tests_show_the_numbers_of_their_tables(tmp_path: Path) -> None
         assert row["reason"] in section
     assert "100.0 %" in section
     assert '<a href="#external">External validation</a>' in text
+
+
+def test_coverage_of_sets_is_shown_as_in_its_tables(tmp_path: Path) -> None:
+    plain = an_experiment(findings=FINDINGS[:3], networks=NETWORKS[:2])
+    view = pd.Series(["PA", "AP"] * 25)
+    several = []
+    for one in plain.predictions:
+        sets = fit_sets(one.of("val"), error=0.2, missed=0.2)
+        own = one.of("test")
+        away = replace(own, logit=-own.logit)
+        films = [UnseenFilms("test", own, view), UnseenFilms("away", away, None)]
+        several.append((sets, films))
+    best = plain.evaluation.ranking["network"].iloc[0]
+    found = measure_sets(several, best=best, resamples=20, seed=0)
+    text = written(replace(plain, coverage=found), tmp_path)
+    section = text.partition('<section id="abstain">')[2].partition("</section>")[0]
+    assert '<a href="#abstain">When not to answer</a>' in text
+    assert found.conclusion in html.unescape(section)
+    own = found.coverage.loc[
+        (found.coverage["films"] == "test") & (found.coverage["group"] == "all")
+    ]
+    for row in own.to_dict("records"):
+        assert f">{decimal(row['coverage'])}<" in section
+    for row in found.missed.to_dict("records"):
+        assert f">{decimal(row['missed'])}<" in section
+    for name in ("test", "test, PA", "test, AP", "away"):
+        assert f'<th scope="row">{name}</th>' in section
+
+
+def test_a_page_without_sets_has_no_chapter_on_them(text: str) -> None:
+    assert "When not to answer" not in text
 
 
 def test_a_page_without_external_tests_has_no_such_chapter(text: str) -> None:

@@ -35,8 +35,9 @@ def predict(  # noqa: PLR0913 - the options of one command
     """Predict the findings of films on disk.
 
     Whatever stands in the leaderboard of a run predicts: networks, ensembles, learners, neighbours.
-    Films are prepared as the training films were. Probabilities are recalibrated. Films that cannot
-    be read are listed with the reason. With --source films go by its label file's names.
+    Films are prepared as the training films were. Probabilities are recalibrated. The set of a
+    finding (present, absent, undecided, neither) has a stated error rate. Films that cannot be read
+    are listed with the reason. With --source films go by its label file's names.
 
     Example:
 

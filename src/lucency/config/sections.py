@@ -523,14 +523,17 @@ class EvaluationChoices(Choices):
     """How networks are evaluated; recalibration and threshold are fitted on validation films.
 
     The threshold "half" is .5 for every finding, and fitted to nothing; `recall` is the least to
-    be expected of the threshold "recall" on new films. `published` names the study whose scores
-    stand beside.
+    be expected of the threshold "recall" on new films. `error` is the share of sets that may lack
+    the truth, `missed` the share of a film's findings that may be below the cutoff
+    (`lucency.evaluation.conformal`). `published` names the study whose scores stand beside.
     """
 
     resamples: int = Field(default=1000, ge=20)
     recalibration: Literal["none", "temperature", "platt", "isotonic"] = "platt"
     threshold: Literal["f1", "youden", "recall", "half"] = "f1"
     recall: float = Field(default=0.9, gt=0, le=1)
+    error: float = Field(default=0.1, gt=0, lt=1)
+    missed: float = Field(default=0.1, gt=0, lt=1)
     published: Literal["", "reference-study"] = ""
     seed: int = Field(default=0, ge=0)
 
@@ -538,6 +541,25 @@ class EvaluationChoices(Choices):
     def draws(self) -> dict[str, Any]:
         """How often patients are drawn for confidence intervals, and with which seed."""
         return {"resamples": self.resamples, "seed": self.seed}
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """The levels of sets and of their cutoff."""
+        return {"error": self.error, "missed": self.missed}
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """What scores depend on: all but the levels of sets."""
+        return self.model_dump(exclude=set(self.levels))
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What is fitted to validation films; usual levels are left out.
+
+        So a network of before there were sets is not trained anew.
+        """
+        other = self.model_dump(include=set(self.levels), exclude_defaults=True)
+        return self.model_dump(include={"recalibration", "threshold", "recall"}) | other
 
     def _check(self) -> None:
         if self.threshold != "recall" and self.recall != type(self).model_fields["recall"].default:

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from lucency.core.predictions import Predictions
 from lucency.core.stage import fingerprint, fingerprint_file
+from lucency.evaluation.conformal import sets_as_plain
 from lucency.explain.heatmaps import Centres, Corners, enlarge
 from lucency.explain.localization import BRIGHTEST, LEVELS, regions, scale
 
@@ -63,6 +64,7 @@ def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:
         "model": about._asdict(),
         "findings": list(model.findings),
         "thresholds": dict(zip(model.findings, model.threshold.tolist(), strict=True)),
+        "sets": sets_as_plain(model.sets) if model.sets else None,
         "preparation": model.preparation.model_dump(mode="json"),
         "card": card.read_text(encoding="utf-8") if card.is_file() else None,
         "notice": NOTICE,
@@ -70,7 +72,10 @@ def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:
 
 
 def predicted_findings(model: Model, predicted: Predictions) -> dict[str, dict[str, Any]]:
-    """Return probability, threshold, presence and logit of every finding of one film."""
+    """Return probability, threshold, presence and logit of every finding of one film.
+
+    And `set` and `possible`, where the model has sets.
+    """
     columns = zip(
         model.findings,
         predicted.probability[0].tolist(),
@@ -78,7 +83,7 @@ def predicted_findings(model: Model, predicted: Predictions) -> dict[str, dict[s
         predicted.calibrated[0].tolist(),
         strict=True,
     )
-    return {
+    found = {
         finding: {
             "probability": probability,
             "threshold": threshold,
@@ -87,6 +92,11 @@ def predicted_findings(model: Model, predicted: Predictions) -> dict[str, dict[s
         }
         for finding, probability, threshold, logit in columns
     }
+    if sets := model.sets:
+        words, possible = (one(predicted.probability)[0] for one in (sets.words, sets.possible))
+        for one, word, is_possible in zip(found.values(), words, possible, strict=True):
+            one |= {"set": str(word), "possible": bool(is_possible)}
+    return found
 
 
 def explained_finding(explanation: Explanation) -> dict[str, Any]:

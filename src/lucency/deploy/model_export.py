@@ -182,6 +182,7 @@ def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
     return {
         **_stamp(run, fitted.kind),
         **{key: plain[key] for key in SHARED},
+        "sets": plain.get("sets"),
         "members": members,
         "feature_views": home.views,
         "protocol": without_places(run.protocol),
@@ -332,13 +333,13 @@ def _stamp(run: Run, kind: str) -> Plain:
 def _about(run: Run, home: Home, name: str) -> Plain:
     """Return what model.onnx and model.json hold: classifier.json, and what lets it stand alone.
 
-    A snapshot is not recalibrated by itself, and its AUC on validation films is not known.
+    A snapshot is not recalibrated by itself; its AUC on validation films is not known, nor sets.
     """
     place = home.place(name)[0]
     plain = json.loads((place / METADATA).read_text(encoding="utf-8"))
     if name not in home.networks:
         line = no_recalibration(len(plain["findings"]))
-        plain["recalibration"] = recalibration_as_plain(line)
+        plain |= {"recalibration": recalibration_as_plain(line), "sets": None}
     elif not name.startswith(FROZEN):
         plain["validation_auc"] = validation_auc(place)
     return {

@@ -10,6 +10,7 @@ from lucency.core.manifest import Preparation
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.problems import PROBLEM_TYPE, PROBLEMS
 from lucency.deploy.received import MULTIPART, RAW
+from lucency.evaluation.conformal import SET_WORDS
 from lucency.pipeline.similar_films import PATIENTS
 
 Document = dict[str, Any]
@@ -160,6 +161,7 @@ def _schemas(findings: Sequence[str]) -> Document:
         present={"type": "boolean"},
         logit={"type": "number"},
     )
+    each["properties"] |= {"set": _enum(SET_WORDS), "possible": {"type": "boolean"}}
     read = _object(
         film=TEXT,
         findings=_object(**_each(findings, REFERRED)),
@@ -202,6 +204,7 @@ def _schemas(findings: Sequence[str]) -> Document:
             **model,
             findings=_list(_enum(findings)),
             thresholds=_object(**_each(findings, _share())),
+            sets={"type": ["object", "null"]},
             preparation=_preparation(),
             card={"type": ["string", "null"]},
             **notice,

@@ -26,6 +26,7 @@ from lucency.core.predictions import Recalibration
 from lucency.ensemble import retrieval
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.learner_forms import Axes, FittedLearner
+from lucency.evaluation.conformal import ConformalSets, sets_as_plain, sets_of
 from lucency.models.metadata import recalibration_as_plain, recalibration_of
 
 DATA, ARRAYS = "predictor.json", "predictor.safetensors"
@@ -94,8 +95,9 @@ class Rule:
 class FittedPredictor:
     """A predictor beside networks, and what is known of it.
 
-    `kind` is that of the leaderboard. Recalibration and `threshold` were fitted to validation
-    films, `validation_auc` is the macro AUC there.
+    `kind` is that of the leaderboard. Recalibration, `threshold` and `sets` were fitted to
+    validation films, `validation_auc` is the macro AUC there. `sets` are None of before
+    there were any.
     """
 
     name: str
@@ -107,6 +109,7 @@ class FittedPredictor:
     threshold: Float64[np.ndarray, " k"]
     validation_auc: float
     rule: Rule
+    sets: ConformalSets | None = None
 
 
 def folder_name(name: str) -> str:
@@ -158,6 +161,7 @@ def _parse(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedPredic
         "preparation": Preparation.model_validate(plain["preparation"]),
         "threshold": np.array(plain["threshold"], dtype=np.float64),
         "recalibration": line,
+        "sets": sets_of(plain.get("sets")),
         "rule": Rule(arrays=arrays, **rule),
     }
     return FittedPredictor(**plain)
@@ -171,7 +175,7 @@ def keeps_films(rule: Rule) -> bool:
     return rule.name == "neighbours" or not {*rule.about.get("form", ())}.isdisjoint(KEEPING)
 
 
-def _plain(value: Preparation | Recalibration | Rule | np.ndarray) -> Any:
+def _plain(value: Preparation | Recalibration | ConformalSets | Rule | np.ndarray) -> Any:
     """Return what JSON holds of a value."""
     if isinstance(value, np.ndarray):
         return value.tolist()
@@ -179,6 +183,8 @@ def _plain(value: Preparation | Recalibration | Rule | np.ndarray) -> Any:
         return {name: one for name, one in vars(value).items() if name != "arrays"}
     if isinstance(value, Recalibration):
         return recalibration_as_plain(value)
+    if isinstance(value, ConformalSets):
+        return sets_as_plain(value)
     return value.model_dump()
 
 

@@ -19,6 +19,7 @@ from lucency.config.sections import Head
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration, no_knots
+from lucency.evaluation.conformal import ConformalSets, sets_as_plain, sets_of
 
 METADATA = "classifier.json"
 FEATURES_ONLY = "features only"  # in place of findings, of a network whose logits mean nothing
@@ -37,7 +38,7 @@ class TrainedNetwork:
     says what pre-trained weights have seen; `split` is the fingerprint of the parts it was trained
     under, `device` where; `epoch`, from 1, is the one whose weights these are. A film has a finding
     where the recalibrated probability reaches its `threshold`; both were fitted on validation
-    films.
+    films. So were `sets`; None of a network that gives features only, or of before there were any.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TrainedNetwork:
     recalibration: Recalibration
     threshold: Float64[np.ndarray, " k"]
     protocol: dict[str, Any]
+    sets: ConformalSets | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,6 +127,7 @@ def _parse(plain: dict[str, Any]) -> Metadata:
         "preparation": Preparation.model_validate(plain["preparation"]),
         "recalibration": recalibration_of(plain["recalibration"]),
         "threshold": np.array(plain["threshold"], dtype=np.float64),
+        "sets": sets_of(plain.get("sets")),
     }
     known = {field.name: plain.get(field.name) for field in fields(Metadata)}
     return Metadata(**{**known, **sequences, **parsed})
@@ -147,10 +150,12 @@ def recalibration_as_plain(line: Recalibration) -> dict[str, Any]:
     return {key: one.tolist() if isinstance(one, np.ndarray) else one for key, one in held.items()}
 
 
-def _plain(value: Preparation | Head | Recalibration | np.ndarray) -> Any:
+def _plain(value: Preparation | Head | Recalibration | ConformalSets | np.ndarray) -> Any:
     """Return what JSON holds of a value."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, Recalibration):
         return recalibration_as_plain(value)
+    if isinstance(value, ConformalSets):
+        return sets_as_plain(value)
     return value.model_dump()

@@ -35,6 +35,7 @@ from lucency.core.plan import Plan
 from lucency.core.progress import Advance, AfterEpoch, say, unwatched
 from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
+from lucency.evaluation.conformal import fit_sets
 from lucency.evaluation.thresholds import threshold_table
 from lucency.models import checkpoint, optimisation
 from lucency.models.augmentation import seed_of
@@ -134,9 +135,7 @@ def train(  # noqa: PLR0913 - what a training is made from, and two who watch it
         "network": choice.model_dump(exclude={"training"}),
         "weights": fingerprint_weights(choice, root=Path(protocol.data.root)),
         "findings": list(prepared.manifest.findings),
-        "evaluation": protocol.evaluation.model_dump(
-            include={"recalibration", "threshold", "recall"}
-        ),
+        "evaluation": protocol.evaluation.deciding,
         **upstream,
     }
     if not is_complete(out, inputs=inputs):
@@ -182,19 +181,17 @@ def check_labels(label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...]
 def fit_decisions(
     classifier: Classifier, *, prepared: Prepared, plan: Plan, choices: EvaluationChoices
 ) -> Classifier:
-    """Return the classifier with recalibration and thresholds fitted to the validation films.
+    """Return the classifier with recalibration, thresholds and sets fitted to validation films.
 
     `plan` holds validation films as they are, at their natural prevalence, whatever training saw.
     """
     predictions = predict(classifier, prepared=prepared, plan=plan)
     line = recalibrate(predictions.label, predictions.logit, method=choices.recalibration)
-    table = threshold_table(
-        replace(predictions, slope=line.slope, offset=line.offset, knot=line.knot),
-        method=choices.threshold,
-        recall=choices.recall,
-    )
+    known = replace(predictions, slope=line.slope, offset=line.offset, knot=line.knot)
+    table = threshold_table(known, method=choices.threshold, recall=choices.recall)
     threshold = table["threshold"].to_numpy(dtype=np.float64)
-    return replace(classifier, recalibration=line, threshold=threshold)
+    sets = fit_sets(known, **choices.levels)
+    return replace(classifier, recalibration=line, threshold=threshold, sets=sets)
 
 
 def _begin(

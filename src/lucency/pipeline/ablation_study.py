@@ -51,7 +51,7 @@ def comparison(run: Run) -> pd.DataFrame:
         for key, member in members(run).items()
     }
     inputs = {
-        "evaluation": run.protocol.evaluation.model_dump(), "predictions": made, "rule": RULE,
+        "evaluation": run.protocol.evaluation.scoring, "predictions": made, "rule": RULE,
     }  # fmt: skip
     discard_outdated(run.out / "evaluation", inputs=inputs)
     write = partial(_write_comparison, run, several)

@@ -38,6 +38,7 @@ from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.fitted import VERSION, FittedPredictor, Rule, folder_name, save_predictor
 from lucency.evaluation.calibration import recalibrate
 from lucency.evaluation.compare import Entry, leaderboard
+from lucency.evaluation.conformal import fit_sets
 from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.summary import fit_thresholds
 from lucency.pipeline.feature_stage import feature_sets, sources, textures
@@ -279,7 +280,7 @@ def compare_ensembles(trained: Trained) -> ensembles.EnsembleResults:
         discard_outdated(place, inputs={})
         return ensembles.EnsembleResults()
     inputs = {
-        "evaluation": trained.run.protocol.evaluation.model_dump(),
+        "evaluation": trained.run.protocol.evaluation.scoring,
         "networks": _members(trained),
         "predictors": {name: fingerprint_of(_place(trained, name)) for name in made},
     }
@@ -350,8 +351,7 @@ def _jobs_on_features(trained: Trained, source: str, choices: EnsembleChoices) -
 def _made(trained: Trained, name: str, job: _Job) -> Predictor:
     """Return what a predictor says, recalibrated on validation films: a stage of its own."""
     choices = trained.run.protocol.evaluation
-    fitting = choices.model_dump(include={"recalibration", "threshold", "recall"})
-    inputs, place = {"kept": VERSION, **fitting, **job.inputs}, _place(trained, name)
+    inputs, place = {"kept": VERSION, **choices.deciding, **job.inputs}, _place(trained, name)
     discard_outdated(place, inputs=inputs)
     folder = produce(place, inputs=inputs, write=partial(_write_predictor, trained, name, job))
     about = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
@@ -383,6 +383,7 @@ def _write_predictor(trained: Trained, name: str, job: _Job, folder: Path) -> No
             split=predicted.split,
             recalibration=line,
             threshold=fitted["threshold"].to_numpy(dtype=np.float64),
+            sets=fit_sets(validated, **choices.levels),
             validation_auc=macro_auc(validated.label, validated.calibrated),
             rule=made.rule,
         ),

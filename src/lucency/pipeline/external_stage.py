@@ -258,7 +258,7 @@ def external_validation(
     place = test.out / "predictions"
     inputs = {
         "name": test.out.name,
-        "evaluation": choices.model_dump(exclude={"published"}),
+        "evaluation": choices.model_dump(exclude={"published", *choices.levels}),
         "recalibrated_on": RECALIBRATED_ON,
         "enough": ENOUGH,
         "films": fingerprint_of(test.cache / "prepared"),

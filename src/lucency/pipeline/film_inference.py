@@ -1,6 +1,6 @@
 """Inference: films of a run or on disk, predicted and explained by a run's network.
 
-Letters in shapes: h and w pixels.
+Letters in shapes: h and w pixels, n films, k findings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Float64, Shaped, UInt8
 
 from lucency.audit.image_quality import look_at, problems_of, switched_off
 from lucency.config.sections import FROZEN, Source
@@ -35,6 +35,7 @@ from lucency.data.film_stream import stream_films
 from lucency.data.images import films_below
 from lucency.data.several_sources import read_sources
 from lucency.data.sources import absent_places, stated_findings
+from lucency.evaluation.conformal import ConformalSets
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.film_predictors import (
     FilmPredictor,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 Film = UInt8[np.ndarray, "h w"]
 MOST_FILMS = 200  # on one page
+POSSIBLE, SET = "possible", "_set"  # a column of a table of films, and the end of others
 MOST_NAMED = 10  # unreadable films, on standard error
 
 
@@ -109,7 +111,8 @@ def _predicted(
         )
     _say_left_out(list(zip(rejected["film"], rejected["reason"], strict=True)))
     whole = pd.concat([table, rejected], ignore_index=True)
-    return whole.fillna({"reason": "", "quality": ""})
+    texts = ["reason", "quality", *_set_columns(predictor)]
+    return whole.fillna(dict.fromkeys(texts, ""))
 
 
 def _known_films(predictor: FilmPredictor) -> Prepared | None:
@@ -126,12 +129,14 @@ def predict_files(
     known: Prepared | None = None,
     progress: Advance = silent,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (film, called, probability per finding, quality) of films, (film, reason) of others.
+    """Return (film, called, probabilities, sets, quality) of films, (film, reason) of others.
 
     Others are those that cannot be read. `quality` joins by | what is odd about a film's picture
     (`lucency.audit.image_quality.PROBLEMS`), by comparison with the `known` films of the run; a
     line says which detectors do not hold.
     Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
+    Sets are FINDING_set, one of SET_WORDS, after `possible`, which joins by | the findings that
+    reach the cutoff (`lucency.evaluation.conformal`); a model of before there were any has none.
     Films are prepared exactly as the training films were. A film that is named twice has one row.
     """
     predictor = model if isinstance(model, FilmPredictor) else of_classifier(model)
@@ -148,10 +153,13 @@ def predict_files(
                 kept.append(part)
             probability = predictor.predict(shown).probability
             called = probability >= predictor.threshold
-            for name, row, present in zip(names, probability.tolist(), called, strict=True):
-                rows.append([name, "|".join(findings[present]), *row])
+            answers = _sets(predictor.sets, probability, findings)
+            each = zip(names, probability.tolist(), called, answers, strict=True)
+            for name, row, present, sets in each:
+                rows.append([name, "|".join(findings[present]), *row, *sets])
         progress(len(rows) + len(lost), len(files), "")
-    table = pd.DataFrame(rows, columns=["film", "called", *predictor.findings])
+    columns = ["film", "called", *predictor.findings, *_set_columns(predictor)]
+    table = pd.DataFrame(rows, columns=columns)
     problems, note = [], ""
     if rows:
         problems, note = problems_of(np.concatenate(edges), np.concatenate(surfaces), known=known)
@@ -160,6 +168,23 @@ def predict_files(
         say(f"Quality: {remark}")
     table["quality"] = pd.Series(problems, dtype="str")
     return table, pd.DataFrame(lost, columns=["film", "reason"])
+
+
+def _set_columns(predictor: FilmPredictor) -> list[str]:
+    """Return the columns of sets in a table of films; none for a model without."""
+    return [POSSIBLE, *(f"{one}{SET}" for one in predictor.findings)] if predictor.sets else []
+
+
+def _sets(
+    sets: ConformalSets | None,
+    probability: Float64[np.ndarray, "n k"],
+    findings: Shaped[np.ndarray, " k"],
+) -> list[list[str]]:
+    """Return what each film's columns of `_set_columns` hold."""
+    if sets is None:
+        return [[] for _ in probability]
+    pairs = zip(sets.possible(probability), sets.words(probability).tolist(), strict=True)
+    return [["|".join(findings[possible]), *words] for possible, words in pairs]
 
 
 def films_for_programs(model: str, table: pd.DataFrame) -> dict[str, object]:

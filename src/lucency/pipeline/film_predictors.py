@@ -41,6 +41,7 @@ from lucency.core.stage import LOCK, RECEIPT, fingerprint, fingerprint_file
 from lucency.core.tables import film_tail, fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
 from lucency.ensemble.retrieval import NOBODY
+from lucency.evaluation.conformal import ConformalSets
 from lucency.explain.class_activation import head_metadata
 from lucency.models.metadata import (
     FEATURE_VIEWS,
@@ -162,7 +163,8 @@ class Home:
 class FilmPredictor:
     """A network, or what was fitted beside networks, as something that predicts films.
 
-    `kind` is that of the leaderboard, "network" for a network, which has no `fitted`.
+    `kind` is that of the leaderboard, "network" for a network, which has no `fitted`. `sets` is
+    None for what was made before there were any.
     """
 
     name: str
@@ -174,6 +176,7 @@ class FilmPredictor:
     threshold: Float64[np.ndarray, " k"]
     home: Home
     fitted: FittedPredictor | None = None
+    sets: ConformalSets | None = None
 
     def predict(self, prepared: Prepared) -> Predictions:
         """Return the predictions of films that are prepared as the training films were.
@@ -588,6 +591,7 @@ def _of_metadata(home: Home, known: TrainedNetwork) -> FilmPredictor:
         split=known.split,
         recalibration=known.recalibration,
         threshold=known.threshold,
+        sets=known.sets,
         home=home,
     )
 
@@ -602,6 +606,7 @@ def _fitted_of(home: Home, name: str) -> FilmPredictor:
         split=fitted.split,
         recalibration=fitted.recalibration,
         threshold=fitted.threshold,
+        sets=fitted.sets,
         home=home,
         fitted=fitted,
     )

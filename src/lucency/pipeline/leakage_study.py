@@ -111,7 +111,7 @@ def inflation(run: Run) -> pd.DataFrame:
         for one in predicted[name]:
             place = run.out / "held-out" / "predictions" / name / one.network
             made[f"{name}/{one.network}"] = fingerprint_of(place)
-    inputs = {"evaluation": run.protocol.evaluation.model_dump(), "schemes": made}
+    inputs = {"evaluation": run.protocol.evaluation.scoring, "schemes": made}
     write = partial(_write_inflation, run, predicted)
     folder = produce(run.out / "inflation", inputs=inputs, write=write)
     return read_table(folder / "inflation.csv", text=TEXT)

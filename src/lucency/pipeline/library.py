@@ -35,6 +35,7 @@ from lucency.data.csv_tables import clean_id
 from lucency.data.film_files import film_exists
 from lucency.data.images import films_below
 from lucency.data.labels import refuse_alike
+from lucency.evaluation.conformal import ConformalSets
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.external_validation import ExternalValidation
@@ -95,6 +96,11 @@ class Model:
     def threshold(self) -> Float64[np.ndarray, " k"]:
         """The recalibrated probability from which a film has a finding, of every finding."""
         return self.predictor.threshold
+
+    @property
+    def sets(self) -> ConformalSets | None:
+        """The bounds of its sets on recalibrated probabilities; None of before there were any."""
+        return self.predictor.sets
 
     @property
     def preparation(self) -> Preparation:

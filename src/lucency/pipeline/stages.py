@@ -59,9 +59,11 @@ from lucency.evaluation import leakage_inflation as inflation
 from lucency.evaluation import summary
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
+from lucency.evaluation.set_coverage import SetCoverage
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
 from lucency.pipeline.augmentation_gallery import augmentation_gallery
+from lucency.pipeline.coverage_stage import cover_networks
 from lucency.pipeline.ensemble_stage import compare_ensembles
 from lucency.pipeline.external_stage import (
     check_external,
@@ -476,7 +478,7 @@ def evaluation(run: Run) -> summary.Evaluation:
     """Return thresholds, metrics, comparison, ranking, calibration, subgroups and conclusion."""
     place = run.out / "predictions"
     made = {one.network: fingerprint_of(place / one.network) for one in predictions(run)}
-    inputs = {"evaluation": run.protocol.evaluation.model_dump(), "predictions": made}
+    inputs = {"evaluation": run.protocol.evaluation.scoring, "predictions": made}
     write = partial(_write_evaluation, run)
     return summary.load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
 
@@ -602,6 +604,11 @@ def ensembles(run: Run) -> EnsembleResults:
     return compare_ensembles(trained(run))
 
 
+def set_coverage(run: Run, *, tests: tuple[str, ...] = ()) -> SetCoverage:
+    """Return what the networks' sets cover of test films, and of those of external `tests`."""
+    return cover_networks(trained(run), tests=tests)
+
+
 def report(run: Run) -> Path:
     """Return the page that shows it all; a chapter that cannot be made is left out, and named.
 
@@ -618,9 +625,13 @@ def report(run: Run) -> Path:
         for one in run.protocol.external
     }
     validated = {name: found for name, found in tests.items() if found is not None}
+    finished = tuple(validated)
+    made["abstain"] = failures.attempt("abstain", partial(set_coverage, run, tests=finished))
     there = ["evaluation", *(place for name, place in PLACES.items() if made[name] is not None)]
     if made["study"]:
         there.append("study")
+    if made["abstain"] is not None:
+        there.append("coverage")
     inputs: dict[str, object] = {**run.fingerprints(*there)}
     if made["ensembles"] is not None and len(made["ensembles"].leaderboard):
         inputs["ensemble"] = fingerprint_of(run.out / "ensemble" / "leaderboard")
@@ -666,6 +677,7 @@ def _write_report(run: Run, made: Mapping[str, Any], folder: Path) -> None:
         audit=made["audit"],
         ensembles=made["ensembles"],
         external=made[EXTERNAL],
+        coverage=made["abstain"] or SetCoverage(),
         preparations=failures.attempt("preparation", studied) or PreparationStudy(),
     )
     write_report(experiment, file=folder / "report.html", failures=failures)

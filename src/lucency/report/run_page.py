@@ -37,12 +37,14 @@ from lucency.evaluation.external_validation import (
     ExternalValidation,
 )
 from lucency.evaluation.preparation_grid import PreparationStudy
+from lucency.evaluation.set_coverage import SetCoverage
 from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
 from lucency.explain.localization import GAME
 from lucency.report import imbalance_figures as figures
+from lucency.report.coverage_section import coverage_values
 from lucency.report.film_figures import show_augmented, show_preparation, show_samples
 from lucency.report.heatmap_figures import gallery_figure, mean_figure
 from lucency.report.metric_figures import (
@@ -102,6 +104,7 @@ class Experiment:
     ensembles: EnsembleResults | None
     apart: Int64[np.ndarray, " a"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     external: Mapping[str, ExternalValidation] = field(default_factory=dict)  # by name
+    coverage: SetCoverage = field(default_factory=SetCoverage)  # of the networks' sets
     # In the run's folder, if any.
     preparations: PreparationStudy = field(default_factory=PreparationStudy)
 
@@ -159,6 +162,7 @@ def _head(experiment: Experiment) -> Values:
         "rejected": prepared.rejected.head(REJECTED),
         "rejected_total": len(prepared.rejected),
         "unused": len(prepared.manifest) - len(np.unique(experiment.plan.row)) - len(held_out),
+        "abstain": "",
         "ensembles": "",
         "external": "",
         "study": "",
@@ -248,6 +252,12 @@ def _external_test(found: ExternalValidation, shown: Values) -> Values:
             fact: rows.to_dict("records") for fact, rows in found.mix.groupby("fact", sort=False)
         },
     }
+
+
+def _abstain(experiment: Experiment, shown: Values) -> Values:
+    """Return the sections on when not to answer; empty where networks have nothing of it."""
+    sections = {"coverage": coverage_values(experiment.coverage, best=shown["best"])}
+    return _chapter("abstain", sections if any(sections.values()) else {}, shown)
 
 
 def _ensembles(experiment: Experiment, shown: Values) -> Values:
@@ -553,7 +563,7 @@ SUMMARY = {
     "scumble_cv": "SCUMBLE.CV", "tcs": "TCS",
 }  # fmt: skip
 CHAPTERS: dict[str, Callable[[Experiment, Values], Values]] = {
-    "study": _study, "external": _external, "ensembles": _ensembles, "heatmaps": _heatmaps,
-    "audit": _audit, "training": _training, "balance": _balance, "preparation": _preparation,
-    "augmentation": _augmentation, "samples": _samples,
+    "study": _study, "external": _external, "abstain": _abstain, "ensembles": _ensembles,
+    "heatmaps": _heatmaps, "audit": _audit, "training": _training, "balance": _balance,
+    "preparation": _preparation, "augmentation": _augmentation, "samples": _samples,
 }  # fmt: skip
