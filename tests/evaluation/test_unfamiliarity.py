@@ -97,7 +97,7 @@ def _population(patients: int, generator: np.random.Generator) -> tuple[np.ndarr
     return generator.normal(size=len(patient)) * 0.1 - np.repeat(many * 3.0, films), patient
 
 
-def _share_refused(fit: Fit, *, patients: int, repeats: int = 200) -> float:
+def _share_refused(fit: Fit, *, patients: int, repeats: int = 1000) -> float:
     """The mean over repeats of the share of new patients' films that are refused."""
     generator, shares = np.random.default_rng(7), []
     for _ in range(repeats):
@@ -121,14 +121,14 @@ def _without_the_new_patient(distance: np.ndarray, patient: np.ndarray) -> Calib
     return at, share / share[-1]
 
 
-@pytest.mark.parametrize("patients", [9, 15, 60])
+@pytest.mark.parametrize("patients", [9, 10, 60])
 def test_no_more_than_the_promised_share_of_new_patients_films_is_refused(patients: int):
-    """Over 200 draws of validation and of new patients; never by refusing nothing."""
+    """Over 1,000 draws of validation and of new patients; never by refusing nothing."""
     assert REFUSED / 2 <= _share_refused(_calibrated, patients=patients) <= REFUSED + 0.01
 
 
 @pytest.mark.parametrize(
-    ("mistake", "patients"), [(_with_films_as_units, 60), (_without_the_new_patient, 9)]
+    ("mistake", "patients"), [(_with_films_as_units, 60), (_without_the_new_patient, 10)]
 )
 def test_the_promise_is_broken_by_the_two_usual_mistakes(mistake: Fit, patients: int):
     assert _share_refused(mistake, patients=patients) > REFUSED + 0.02

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -309,7 +310,8 @@ def load_unfamiliarity(folder: Path) -> Unfamiliarity:
             f"{folder / FILE} cannot be read ({error}): expected what a run or an export wrote; "
             "delete its folder, and go on with lucency run or export anew"
         ) from error
-    spread = {name: arrays[name] for name in SPREAD} | {"precision": float(arrays["precision"])}
+    spread: dict[str, Any] = {name: arrays[name] for name in SPREAD}
+    spread["precision"] = float(spread["precision"])
     calibration = {name: arrays[name] for name in CALIBRATION}
     return Unfamiliarity(spread=FeatureSpread(**spread), **calibration, **known)
 
@@ -323,6 +325,6 @@ SCORES: dict[str, Callable[[Logit, Feature, KnownFilms], Distance]] = {
 KEPT = (MAHALANOBIS, ENERGY)  # scores that need no single training film
 SPREAD = ("mean", "direction", "variance", "precision")
 CALIBRATION = ("distance", "share")
-ABOUT: dict[str, Callable[[str], str | float | int]] = {
+ABOUT: dict[str, Callable[[str], Any]] = {
     "score": str, "refused": float, "training": int, "films": int, "patients": int,
 }  # fmt: skip
