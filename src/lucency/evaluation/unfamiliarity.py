@@ -24,6 +24,7 @@ from lucency.core.neighbours import nearest_films
 
 FILE = "unfamiliarity.safetensors"
 FOLDER = "unfamiliar"  # of FILE, below a network's
+UNLIKE = "not like the training films"
 DIRECTIONS = 256  # principal ones that are kept: 4 MB of 4,096 features
 QUANTILES = 512  # of validation distances that are kept
 MOST_TRAINING = 20_000  # films, of more a random sample
@@ -283,6 +284,11 @@ def neighbour(logit: Logit, feature: Feature, known: KnownFilms) -> Distance:
     )[:, -1]
     apart = direction.astype(np.float64) - known.direction[near]
     return np.linalg.norm(apart, axis=1)
+
+
+def described_distance(found: Unfamiliarity) -> dict[str, str | float | int]:
+    """Return what programs are told of a distance besides its arrays."""
+    return {"file": f"{FOLDER}/{FILE}", **{name: getattr(found, name) for name in ABOUT}}
 
 
 def save_unfamiliarity(found: Unfamiliarity, folder: Path) -> None:

@@ -22,6 +22,7 @@ from lucency.core.manifest import (
     Preparation,
     Prepared,
     counted,
+    listed,
     load_prepared,
     unlabelled,
 )
@@ -35,6 +36,7 @@ from lucency.data.film_stream import stream_films
 from lucency.data.images import films_below
 from lucency.data.several_sources import read_sources
 from lucency.data.sources import absent_places, stated_findings
+from lucency.evaluation.unfamiliarity import UNLIKE
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.film_predictors import (
     FilmPredictor,
@@ -108,8 +110,9 @@ def _predicted(
             "more"
         )
     _say_left_out(list(zip(rejected["film"], rejected["reason"], strict=True)))
+    _say_unlike(table)
     whole = pd.concat([table, rejected], ignore_index=True)
-    return whole.fillna({"reason": "", "quality": ""})
+    return whole.fillna({"reason": "", "quality": "", "note": ""})
 
 
 def _known_films(predictor: FilmPredictor) -> Prepared | None:
@@ -128,6 +131,9 @@ def predict_files(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (film, called, probability per finding, quality) of films, (film, reason) of others.
 
+    Where the model has a distance, two columns more: `unfamiliarity`, from 0 to 1, and a `note` on
+    films that are not like the training films.
+
     Others are those that cannot be read. `quality` joins by | what is odd about a film's picture
     (`lucency.audit.image_quality.PROBLEMS`), by comparison with the `known` films of the run; a
     line says which detectors do not hold.
@@ -139,14 +145,16 @@ def predict_files(
     findings, rows, lost = np.array(predictor.findings), [], []
     about = {"findings": predictor.findings, "preparation": predictor.preparation}
     reading = bits_for_network(predictor.preparation, files)
-    edges, surfaces = [], []
+    edges, surfaces, strange = [], [], []
     for names, pixels, failed in stream_films(files, preparation=reading):
         lost += failed
         if names:
             shown = unlabelled(names, pixels, **about)
             for kept, part in zip((edges, surfaces), look_at(pixels), strict=True):
                 kept.append(part)
-            probability = predictor.predict(shown).probability
+            predicted = predictor.predict(shown)
+            probability = predicted.probability
+            strange.append(predicted.unfamiliarity)
             called = probability >= predictor.threshold
             for name, row, present in zip(names, probability.tolist(), called, strict=True):
                 rows.append([name, "|".join(findings[present]), *row])
@@ -159,6 +167,10 @@ def predict_files(
     for remark in filter(None, (note, off)):
         say(f"Quality: {remark}")
     table["quality"] = pd.Series(problems, dtype="str")
+    if predictor.watch and strange:
+        table["unfamiliarity"] = np.concatenate(strange)
+        refused = predictor.watch.distance.refuses(table["unfamiliarity"].to_numpy())
+        table["note"] = np.where(refused, UNLIKE, "")
     return table, pd.DataFrame(lost, columns=["film", "reason"])
 
 
@@ -267,6 +279,15 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
     read = read_films(files, findings=classifier.findings, preparation=classifier.preparation)
     named = [f"{file} {fingerprint_film(file)}" for file in read.manifest.image.tolist()]
     return replace(read, manifest=replace(read.manifest, origin=f"on disk: {', '.join(named)}"))
+
+
+def _say_unlike(table: pd.DataFrame) -> None:
+    """Name films that are not like the training films, at most MOST_NAMED of them."""
+    if "note" not in table or not (unlike := table["film"][table["note"] != ""].tolist()):
+        return
+    shown = listed([str(film) for film in unlike], most=MOST_NAMED)
+    count = counted(len(unlike), "film", "is/are", of=len(table))
+    say(f"{count} {UNLIKE}: {shown}")
 
 
 def _is_there(film: Path) -> bool:

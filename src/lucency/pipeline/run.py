@@ -50,7 +50,7 @@ from lucency.models.metadata import read_metadata
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
 EXTERNAL = "external"  # the section and the folder of external tests, and before their failures
 PATIENCE = 60.0  # seconds in which another process has written the protocol, which takes one
-LATE = ("ensemble.", EXTERNAL)  # sections that may change in a finished run
+LATE = ("ensemble.", "unfamiliar.", EXTERNAL)  # sections that may change in a finished run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -58,6 +58,8 @@ from lucency.evaluation import leakage_inflation as inflation
 from lucency.evaluation import summary
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
+from lucency.evaluation.unfamiliar_results import UnfamiliarResults
+from lucency.evaluation.unfamiliarity import FOLDER
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
 from lucency.pipeline.augmentation_gallery import augmentation_gallery
@@ -82,6 +84,7 @@ from lucency.pipeline.run import (
     read_history,
     require_pictures,
 )
+from lucency.pipeline.unfamiliar_stage import compare_aliens
 
 if TYPE_CHECKING:
     pass
@@ -556,20 +559,38 @@ def write_issues(
 
 
 @kept
-def external_test(run: Run, name: str) -> ExternalValidation:
-    """Return what the networks are worth on one external test, beside their own test films."""
+def external_predictions(run: Run, name: str) -> tuple[Prepared, list[Predictions]]:
+    """Return the films of one external test, and every network's predictions of them."""
     test = external_run(run, name)
     check_test(run, name, read=labelled_films)  # which leaves no weights to fetch for its films
     films = external_films(test, prepare=prepared, findings=run.protocol.findings)
-    predicted = predict_each(
+    return films, predict_each(
         classifiers(run),
         films,
         only_tests(films.manifest.label),
         out=test.out / "predictions",
         upstream=test.fingerprints("prepared"),
     )
-    about = {"test": test, "evaluation": evaluation(run)}
+
+
+@kept
+def external_test(run: Run, name: str) -> ExternalValidation:
+    """Return what the networks are worth on one external test, beside their own test films."""
+    films, predicted = external_predictions(run, name)
+    about = {"test": external_run(run, name), "evaluation": evaluation(run)}
     return external_validation(trained(run), films, predicted, **about)
+
+
+@kept
+def unfamiliar(run: Run) -> UnfamiliarResults:
+    """Return how well films that are not like the training films are found; may be nothing.
+
+    Films of external tests are among them. Every network keeps its distance.
+    """
+    if run.protocol.unfamiliar.score == "none":
+        return UnfamiliarResults()
+    others = {one.name: external_predictions(run, one.name)[1] for one in run.protocol.external}
+    return compare_aliens(trained(run), others)
 
 
 @kept
@@ -608,8 +629,7 @@ def report(run: Run) -> Path:
     }
     validated = {name: found for name, found in tests.items() if found is not None}
     there = ["evaluation", *(place for name, place in PLACES.items() if made[name] is not None)]
-    if made["study"]:
-        there.append("study")
+    there += [name for name in ("study", FOLDER) if made[name]]
     inputs: dict[str, object] = {**run.fingerprints(*there)}
     if made["ensembles"] is not None and len(made["ensembles"].leaderboard):
         inputs["ensemble"] = fingerprint_of(run.out / "ensemble" / "leaderboard")
@@ -655,6 +675,7 @@ def _write_report(run: Run, made: Mapping[str, Any], folder: Path) -> None:
         audit=made["audit"],
         ensembles=made["ensembles"],
         external=made[EXTERNAL],
+        unfamiliar=made[FOLDER],
         preparations=failures.attempt("preparation", studied) or PreparationStudy(),
     )
     write_report(experiment, file=folder / "report.html", failures=failures)
@@ -666,6 +687,7 @@ CHAPTERS: dict[str, Callable[[Run], Any]] = {
     "heatmaps": heatmaps,
     "audit": audit,
     "ensembles": ensembles,
+    FOLDER: unfamiliar,
 }
 PLACES = {"checks": "check", "heatmaps": "explanation", "audit": "audit"}
 

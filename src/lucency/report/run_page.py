@@ -39,6 +39,7 @@ from lucency.evaluation.external_validation import (
 from lucency.evaluation.preparation_grid import PreparationStudy
 from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
+from lucency.evaluation.unfamiliar_results import UnfamiliarResults
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
 from lucency.explain.localization import GAME
@@ -61,6 +62,7 @@ from lucency.report.predictions_page import (
 )
 from lucency.report.preparation_page import preparation_values
 from lucency.report.rendering import render_chapter, svg, webp_uri, write_page
+from lucency.report.unfamiliar_section import unfamiliar_values
 
 WANG = "Wang 2017"
 REACHED = {("IoBB", 0.5), ("IoBB", 0.9), ("IoU", 0.3), ("IoU", 0.5), ("IoU", 0.7)}
@@ -102,6 +104,7 @@ class Experiment:
     ensembles: EnsembleResults | None
     apart: Int64[np.ndarray, " a"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     external: Mapping[str, ExternalValidation] = field(default_factory=dict)  # by name
+    unfamiliar: UnfamiliarResults | None = field(default_factory=UnfamiliarResults)
     # In the run's folder, if any.
     preparations: PreparationStudy = field(default_factory=PreparationStudy)
 
@@ -162,6 +165,7 @@ def _head(experiment: Experiment) -> Values:
         "ensembles": "",
         "external": "",
         "study": "",
+        "unfamiliar": "",
     }
 
 
@@ -285,6 +289,11 @@ def _heatmaps(experiment: Experiment, shown: Values) -> Values:
         "explained": results.cases["finding"].nunique(),
     }
     return _chapter("heatmaps", values, shown)
+
+
+def _unfamiliar(experiment: Experiment, shown: Values) -> Values:
+    """Return what is known of films unlike the training films; empty where nothing is."""
+    return _chapter("unfamiliar", unfamiliar_values(_made(experiment.unfamiliar)), shown)
 
 
 def _audit(experiment: Experiment, shown: Values) -> Values:
@@ -553,7 +562,7 @@ SUMMARY = {
     "scumble_cv": "SCUMBLE.CV", "tcs": "TCS",
 }  # fmt: skip
 CHAPTERS: dict[str, Callable[[Experiment, Values], Values]] = {
-    "study": _study, "external": _external, "ensembles": _ensembles, "heatmaps": _heatmaps,
-    "audit": _audit, "training": _training, "balance": _balance, "preparation": _preparation,
-    "augmentation": _augmentation, "samples": _samples,
+    "study": _study, "external": _external, "unfamiliar": _unfamiliar, "ensembles": _ensembles,
+    "heatmaps": _heatmaps, "audit": _audit, "training": _training, "balance": _balance,
+    "preparation": _preparation, "augmentation": _augmentation, "samples": _samples,
 }  # fmt: skip
