@@ -122,7 +122,7 @@ def share_of_runs(stored: Unfamiliarity) -> tuple[float, float]:
 
 def _told_apart(
     distance: Distance, test: Predictions, films: Predictions, known: KnownFilms, score: Any
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Return the AUC of a distance between aliens and test films, with its interval."""
     whole = np.append(distance, score(films.logit, films.feature, known))
     label = np.repeat([0.0, 1.0], [len(test), len(films)])
@@ -134,7 +134,7 @@ def _told_apart(
 
 def _refused(
     stored: Unfamiliarity, films: Predictions, *, resamples: int, seed: int
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     out = stored.refuses(stored.of(films.logit, films.feature))
     share = _by_patient(out, films.patient)
     people = len(share)
@@ -172,7 +172,7 @@ def _abstention(
 
 def _scores(
     test: Predictions, rows: Int64[np.ndarray, " n"], findings: Int64[np.ndarray, " k"]
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Return the means over findings of AUC and Brier score; NaN without findings."""
     label, probability = test.label[rows], test.probability[rows]
     weights, found = once(len(rows)), {"auc": auc, "brier": brier}
