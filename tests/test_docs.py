@@ -72,6 +72,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "## `[evaluation]`": keys.EvaluationChoices,
     "## `[explanation]`": keys.ExplanationChoices,
     "## `[ensemble]`": EnsembleChoices,
+    "## `[unfamiliar]`": keys.UnfamiliarChoices,
     "## `[[variant]]`": keys.Variant,
 }
 

@@ -46,7 +46,8 @@ def test_the_part_shows_promise_shares_areas_and_curves():
     text = _page(_results())
     for shown in (
         "When not to answer", "net refuses few.", "1,234 training films", "61 patients",
-        "5.0 %", "1.1 % to 12.3 %", "4.1 %", f"2.0{DASH}7.9", "0.871", f"0.512{DASH}0.998", "&lt;hand&gt;",
+        "&lt;hand&gt;",
+        "5.0 %", "1.1 % to 12.3 %", "4.1 %", f"2.0{DASH}7.9", "0.871", f"0.512{DASH}0.998",
         *NAMES.values(),
     ):  # fmt: skip
         assert shown in text
