@@ -287,7 +287,7 @@ def neighbour(logit: Logit, feature: Feature, known: KnownFilms) -> Distance:
 
 
 def described_distance(found: Unfamiliarity) -> dict[str, str | float | int]:
-    """Return what programs are told of a distance besides its arrays."""
+    """Return what a distance is, besides its arrays, for programs."""
     return {"file": f"{FOLDER}/{FILE}", **{name: getattr(found, name) for name in ABOUT}}
 
 
