@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
+from scipy.linalg import eigh
 
 from lucency.core.files import write_whole
 from lucency.core.neighbours import nearest_films
@@ -220,8 +221,9 @@ def spread_of(feature: Float32[np.ndarray, "m d"], *, most: int = DIRECTIONS) ->
     fourth = float((np.square(centred).sum(axis=1) ** 2).mean())
     error = min((fourth - square) / (films * width), excess)
     shrinkage = error / excess if error > 0 else 0.0
-    value, vector = np.linalg.eigh(product)
-    kept = np.flatnonzero(value > ALIKE * total)[::-1][:most]
+    size = len(product)
+    value, vector = eigh(product, subset_by_index=[max(0, size - most), size - 1])
+    kept = np.flatnonzero(value > ALIKE * total)[::-1]
     direction = vector[:, kept].T
     if films < width:
         direction = direction @ centred / np.sqrt(films * value[kept])[:, np.newaxis]
