@@ -26,7 +26,7 @@ from lucency.evaluation.unfamiliarity import (
 from lucency.phantom.aliens import ALIENS
 from lucency.pipeline import stages, unfamiliar_stage
 from lucency.pipeline.film_inference import films_for_programs, predict_disk
-from lucency.pipeline.library import load
+from lucency.pipeline.library import RunResult, load
 from lucency.pipeline.run import keep_protocol, open_run, open_run_folder
 from workplace import NETWORKS
 
@@ -116,7 +116,7 @@ def test_every_network_keeps_a_distance_without_a_single_film(strange: Path):
 def test_a_finished_run_is_not_done_again(strange: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(unfamiliar_stage, "draw_aliens", None)
     monkeypatch.setattr(unfamiliar_stage, "fit_unfamiliarity", None)
-    assert stages.unfamiliar(open_run_folder(strange)).conclusion
+    assert RunResult(run=open_run_folder(strange)).unfamiliar.conclusion
 
 
 def test_an_alien_depends_on_its_film_and_kind_alone(strange: Path):
