@@ -188,11 +188,14 @@ def _conclude(about: Mapping[str, Any], refused: pd.DataFrame) -> str:
     if about["note"]:
         return f"No film is refused: {about['note']}."
     own, *others = refused.to_dict("records")
-    ends = f" ({own['low']:.1%} to {own['high']:.1%})" if own["low"] < own["high"] else ""
-    shares = ", ".join(f"{row['kind']} {row['share']:.0%}" for row in others)
+    low, high, share, promised = (
+        100 * one for one in (own["low"], own["high"], own["share"], about["promised"])
+    )
+    ends = f" ({low:.1f} to {high:.1f})" if low < high else ""
+    shares = ", ".join(f"{row['kind']} {100 * row['share']:.0f} %" for row in others)
     return (
-        f"{about['network']} refuses {own['share']:.1%}{ends} of ordinary test films, where "
-        f"{about['promised']:.1%} at most were promised: {_kept(own, about['promised'])}. "
+        f"{about['network']} refuses {share:.1f} %{ends} of ordinary test films, where "
+        f"{promised:g} % at most were promised: {_kept(own, about['promised'])}. "
         f"Of aliens it refuses: {shares}."
     )
 
