@@ -283,8 +283,8 @@ def _remark_on_distance(held: Plain) -> str:
     return (
         f"Films that are {UNLIKE} are named: by the distance {held['score']!r} of "
         f"{held['file']}, calibrated on {counted(held['films'], 'validation film')} of "
-        f"{counted(held['patients'], 'patient')}, at most {100 * held['refused']:g} % of films of new "
-        "patients of the same source are, on average; it says nothing about the findings"
+        f"{counted(held['patients'], 'patient')}, at most {100 * held['refused']:g} % of films of "
+        "new patients of the same source are, on average; it says nothing about the findings"
     )
 
 
