@@ -81,6 +81,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "## `[evaluation]`": keys.EvaluationChoices,
     "## `[explanation]`": keys.ExplanationChoices,
     "## `[ensemble]`": EnsembleChoices,
+    "## `[unfamiliar]`": keys.UnfamiliarChoices,
     "## `[[variant]]`": keys.Variant,
     "## `[sweep]`": Sweep,
     "### `[sweep.space]`": Span,

@@ -49,7 +49,7 @@ FLAWED = ("reference", "reference-alexnet", "reference-rows", "reference-sample"
 SLOW = {True: [pytest.mark.slow], False: []}
 HONEST = (
     *REAL, "demo", "quick", "seeing", "noise", "shortcut", "ablation-balance", "leak", "external",
-    "preparation-phantom", "sweep",
+    "preparation-phantom", "sweep", "abstain",
 )  # fmt: skip
 
 

@@ -76,6 +76,16 @@ def test_a_place_begins_in_the_protocol_s_folder_and_a_change_in_the_working_fol
     assert getattr(read(tmp_path, absolute).data, key) == str(tmp_path)
 
 
+def test_unfamiliar_means_nothing_without_a_score_or_beside_variants():
+    network = {"name": "p", "network": [{"name": "densenet121"}]}
+    with pytest.raises(ValueError, match='refused means nothing to score "none"'):
+        parse_protocol({**network, "unfamiliar": {"refused": 0.1}}, name="p")
+    varied = {"variant": [{"name": "focal", "training": {"loss": "focal"}}]}
+    stored = {"unfamiliar": {"score": "energy"}}
+    with pytest.raises(ValueError, match="unfamiliar and variant: expected one"):
+        parse_protocol({**network, **varied, **stored}, name="p")
+
+
 def test_a_place_of_a_protocol_of_the_package_begins_in_the_working_folder():
     assert read_protocol("chestxray14").data.root == "data/chestxray14"
     assert read_protocol(ROOT / "protocols" / "chestxray14.toml").data.root == "data/chestxray14"

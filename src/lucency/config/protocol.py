@@ -44,6 +44,7 @@ class Protocol(sections.Choices):
     evaluation: sections.EvaluationChoices = sections.EvaluationChoices()
     explanation: sections.ExplanationChoices = sections.ExplanationChoices()
     ensemble: sections.EnsembleChoices = sections.EnsembleChoices()
+    unfamiliar: sections.UnfamiliarChoices = sections.UnfamiliarChoices()
     seeds: tuple[int, ...] = ()
     variant: tuple[sections.Variant, ...] = ()
     sweep: Sweep = Sweep()
@@ -93,7 +94,11 @@ class Protocol(sections.Choices):
             found, known = f"explanation.network: {explained!r}", ", ".join(names)
             raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
-        late = {"ensemble": self.ensemble != sections.EnsembleChoices(), "external": self.external}
+        late = {
+            "ensemble": self.ensemble != sections.EnsembleChoices(),
+            "unfamiliar": self.unfamiliar != sections.UnfamiliarChoices(),
+            "external": self.external,
+        }
         for section in (name for name, there in late.items() if self.variant and there):
             raise ValueError(f"{section} and variant: expected one; state one variant alone")
 

@@ -583,6 +583,27 @@ class ExplanationChoices(Choices):
         _refuse_twice("methods", self.methods)
 
 
+class UnfamiliarChoices(Choices):
+    """Films that are not like the training films: by which distance, and how often at most.
+
+    `score` is the distance that is stored with every network, and `refused` the share of ordinary
+    films that it may refuse. The report tests it on so many `films` of each kind of alien, and
+    compares it with other distances, of which one is that to so many-th of `neighbours`.
+    """
+
+    score: Literal["none", "mahalanobis", "energy"] = "none"
+    refused: float = Field(default=0.05, gt=0, lt=1)
+    neighbours: int = Field(default=10, ge=1, le=1000)
+    films: int = Field(default=100, ge=3, le=10_000)
+    seed: int = Field(default=0, ge=0)
+
+    def _check(self) -> None:
+        fields = type(self).model_fields
+        changed = [key for key, field in fields.items() if getattr(self, key) != field.default]
+        if self.score == "none" and changed:
+            raise ValueError(f'{changed[0]} means nothing to score "none": choose a score')
+
+
 class Variant(Choices):
     """The experiment with some keys changed: sections as in the protocol, only what differs."""
 

@@ -68,7 +68,8 @@ class Predictions:
 
     `logit` is the network's own; `rescale` makes its recalibrated logit with slope, offset and
     knots, and all probabilities come from that. One slope and offset a finding, or a single number
-    for all.
+    for all. `unfamiliarity` says of each film how unlike the training films it is
+    (`lucency.evaluation.unfamiliarity`); a single NaN where that is not known. It is not saved.
     """
 
     network: str
@@ -83,9 +84,11 @@ class Predictions:
     slope: Line = field(default_factory=lambda: np.ones(()))
     offset: Line = field(default_factory=lambda: np.zeros(()))
     knot: Knots = field(default_factory=no_knots)
+    unfamiliarity: Line = field(default_factory=lambda: np.full((), np.nan))
 
     def __post_init__(self) -> None:
         _check_films(self)
+        require(self.unfamiliarity.shape in ((), self.image.shape), "unfamiliarity", len(self))
         require(self.logit.shape == self.label.shape, "logit", self.logit.shape)
         require(bool(np.isfinite(self.logit).all()), "logits must be finite", "NaN or infinity")
         for line in (self.slope, self.offset):
@@ -130,7 +133,8 @@ class Predictions:
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Predictions:
         """Return these rows, in this order."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in _BY_FILM})
+        names = (*_BY_FILM, "unfamiliarity") if self.unfamiliarity.ndim else _BY_FILM
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def of_findings(self, findings: Sequence[str]) -> Predictions:
         """Return the columns of these findings, in this order; ValueError for an unknown one."""
@@ -220,6 +224,9 @@ def concatenate(several: Sequence[Films]) -> Films:
     require(len(about) == 1, "network or source, split and findings of parts", about)
     by_film = _BY_FILM if isinstance(several[0], Predictions) else _FEATURES_BY_FILM
     whole = {name: np.concatenate([one[name] for one in held]) for name in by_film}
+    if "unfamiliarity" in held[0]:
+        each = [np.broadcast_to(one["unfamiliarity"], len(one["image"])) for one in held]
+        whole["unfamiliarity"] = np.concatenate(each)
     return replace(several[0], **whole)
 
 
@@ -288,4 +295,4 @@ def load_repeats(file: Path, predictions: Predictions) -> Float64[np.ndarray, "f
     return np.load(beside) if beside.is_file() else np.empty((0, *predictions.label.shape))
 
 
-_PREDICTED = tuple(Predictions.__dataclass_fields__)
+_PREDICTED = tuple(name for name in Predictions.__dataclass_fields__ if name != "unfamiliarity")

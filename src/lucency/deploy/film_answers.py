@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from lucency.core.predictions import Predictions
 from lucency.core.stage import fingerprint, fingerprint_file
 from lucency.evaluation.conformal import sets_as_plain
+from lucency.evaluation.unfamiliarity import FILE, FOLDER, UNLIKE, described_distance
 from lucency.explain.heatmaps import Centres, Corners, enlarge
 from lucency.explain.localization import BRIGHTEST, LEVELS, regions, scale
 
@@ -47,25 +48,29 @@ def about_model(model: Model) -> ModelAbout:
     home, name = model.predictor.home, model.name
     places = [home.networks[name]] if name in home.networks else [home.fitted[name]]
     places += [] if name in home.networks else home.networks.values()
-    files = [file for place in places for file in sorted(place.glob("*.*"))]
+    inside = [one for place in places for one in (place, place / FOLDER)]
+    files = [file for place in inside for file in sorted(place.glob("*.*"))]
     there = {str(file): fingerprint_file(file) for file in files if _matters(file)}
     return ModelAbout(name, model.kind, fingerprint({"files": sorted(there.values())}))
 
 
 def _matters(file: Path) -> bool:
     """Say whether a file is one that is predicted with; ONNX files of a run are made of others."""
+    if file.parent.name == FOLDER:
+        return file.name == FILE
     return file.suffix in MODEL_FILES or file.name == MODEL_ONNX
 
 
 def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:
     """Return what `GET /v1/model` answers."""
-    card = model.predictor.home.folder / CARD
+    card, watch = model.predictor.home.folder / CARD, model.predictor.watch
     return {
         "model": about._asdict(),
         "findings": list(model.findings),
         "thresholds": dict(zip(model.findings, model.threshold.tolist(), strict=True)),
         "sets": sets_as_plain(model.sets) if model.sets else None,
         "preparation": model.preparation.model_dump(mode="json"),
+        **({"unfamiliarity": described_distance(watch.distance)} if watch else {}),
         "card": card.read_text(encoding="utf-8") if card.is_file() else None,
         "notice": NOTICE,
     }
@@ -97,6 +102,18 @@ def predicted_findings(model: Model, predicted: Predictions) -> dict[str, dict[s
         for one, word, is_possible in zip(found.values(), words, possible, strict=True):
             one |= {"set": str(word), "possible": bool(is_possible)}
     return found
+
+
+def film_unfamiliarity(model: Model, predicted: Predictions) -> dict[str, Any]:
+    """Return how unlike the training films one film is; nothing where no distance is stored."""
+    watch = model.predictor.watch
+    if not watch:
+        return {}
+    refused = watch.distance.refuses(predicted.unfamiliarity)
+    return {
+        "unfamiliarity": float(predicted.unfamiliarity[0]),
+        "note": UNLIKE if refused[0] else "",
+    }
 
 
 def explained_finding(explanation: Explanation) -> dict[str, Any]:

@@ -37,6 +37,13 @@ from lucency.ensemble.fitted import (
     save_predictor,
 )
 from lucency.evaluation.calibration import no_recalibration
+from lucency.evaluation.unfamiliarity import (
+    FILE,
+    FOLDER,
+    UNLIKE,
+    described_distance,
+    load_unfamiliarity,
+)
 from lucency.models.metadata import (
     FEATURES_ONLY,
     FORMAT,
@@ -129,7 +136,15 @@ def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False)
         **made_of,
         **run.fingerprints(*STAMPED),
     }
+    if distances := _distances(home):
+        inputs[FOLDER] = distances
     return produce(out, inputs=inputs, write=partial(_write_model, run, home, name, int8))
+
+
+def _distances(home: Home) -> dict[str, str]:
+    """Return the fingerprints of the distances that networks keep, by network."""
+    files = {name: place / FOLDER / FILE for name, place in home.networks.items()}
+    return {name: fingerprint_file(file) for name, file in files.items() if file.is_file()}
 
 
 def describe_export(folder: Path) -> Answer:
@@ -233,6 +248,11 @@ def _write_network(run: Run, home: Home, name: str, folder: Path, *, int8: bool)
     if int8:
         about["int8"] = _quantise(run, name, folder)
     shutil.copyfile(place / weights, folder / WEIGHTS)
+    if (place / FOLDER / FILE).is_file() and name in home.networks:
+        (folder / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(place / FOLDER / FILE, folder / FOLDER / FILE)
+        about["unfamiliarity"] = described_distance(load_unfamiliarity(folder / FOLDER))
+        about["fingerprints"][f"{FOLDER}/{FILE}"] = fingerprint_file(folder / FOLDER / FILE)
     return about
 
 
@@ -248,6 +268,8 @@ def _remarks(about: Plain, folder: Path) -> list[str]:
             f"On {counted(parity['films'], 'film')} {whose} differs from torch by at most {logits}"
             f"{parity['largest_feature']:.1g} of their range in features"
         )
+    if "unfamiliarity" in about:
+        remarks.append(_remark_on_distance(about["unfamiliarity"]))
     inside = (load_predictor(file.parent) for file in sorted(folder.rglob(DATA)))
     if keeping := [one.name for one in inside if keeps_films(one.rule)]:
         remarks.append(
@@ -256,6 +278,15 @@ def _remarks(about: Plain, folder: Path) -> list[str]:
             "it is as private as the films are"
         )
     return remarks + ([_remark_on_8_bits(about["int8"])] if "int8" in about else [])
+
+
+def _remark_on_distance(held: Plain) -> str:
+    return (
+        f"Films that are {UNLIKE} are named: by the distance {held['score']!r} of "
+        f"{held['file']}, calibrated on {counted(held['films'], 'validation film')} of "
+        f"{counted(held['patients'], 'patient')}, at most {100 * held['refused']:g} % of films of "
+        "new patients of the same source are, on average; it says nothing about the findings"
+    )
 
 
 def _remark_on_8_bits(held: Plain) -> str:
@@ -314,7 +345,8 @@ def _empty_on_error(folder: Path) -> Iterator[None]:
 
 
 def _empty(folder: Path) -> None:
-    shutil.rmtree(folder / MEMBERS, ignore_errors=True)
+    for inside in (MEMBERS, FOLDER):
+        shutil.rmtree(folder / inside, ignore_errors=True)
     for file in folder.iterdir():
         if file.name != NOTE:
             file.unlink()

@@ -167,6 +167,7 @@ def _schemas(findings: Sequence[str]) -> Document:
         findings=_object(**_each(findings, REFERRED)),
         quality=_list(TEXT),
     )
+    read["properties"] |= {"unfamiliarity": _share(), "note": TEXT}  # where a distance is stored
     lost = _object(film=TEXT, code=_enum(OF_FILMS), reason=TEXT)
     box = _object(left=_share(), top=_share(), right=_share(), bottom=_share())
     found = _object(image=TEXT, patient=NAME, similarity={"type": "number"}, findings=TEXT)

@@ -45,6 +45,7 @@ from lucency.deploy.film_answers import (
     about_model,
     described_model,
     explained_finding,
+    film_unfamiliarity,
     overlay_png,
     predicted_findings,
 )
@@ -346,7 +347,8 @@ def _entry(
         return {"film": film.name, "code": found.code, "reason": str(found)}
     decoded, predicted = found
     findings = predicted_findings(service.model, predicted)
-    return {"film": film.name, "findings": findings, "quality": decoded.quality}
+    about = film_unfamiliarity(service.model, predicted)
+    return {"film": film.name, "findings": findings, "quality": decoded.quality, **about}
 
 
 def _unreadable(error: FilmError, film: ReceivedFilm) -> Response:

@@ -5,7 +5,7 @@ Letters in shapes: h and w pixels, n films, k findings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from lucency.core.manifest import (
     Preparation,
     Prepared,
     counted,
+    listed,
     load_prepared,
     unlabelled,
 )
@@ -36,6 +37,7 @@ from lucency.data.images import films_below
 from lucency.data.several_sources import read_sources
 from lucency.data.sources import absent_places, stated_findings
 from lucency.evaluation.conformal import ConformalSets
+from lucency.evaluation.unfamiliarity import UNLIKE
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.film_predictors import (
     FilmPredictor,
@@ -110,8 +112,9 @@ def _predicted(
             "more"
         )
     _say_left_out(list(zip(rejected["film"], rejected["reason"], strict=True)))
+    _say_unlike(table)
     whole = pd.concat([table, rejected], ignore_index=True)
-    texts = ["reason", "quality", *_set_columns(predictor)]
+    texts = ["reason", "quality", "note", *_set_columns(predictor)]
     return whole.fillna(dict.fromkeys(texts, ""))
 
 
@@ -131,6 +134,9 @@ def predict_files(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (film, called, probabilities, sets, quality) of films, (film, reason) of others.
 
+    Where the model has a distance, two columns more: `unfamiliarity`, from 0 to 1, and a `note` on
+    films that are not like the training films.
+
     Others are those that cannot be read. `quality` joins by | what is odd about a film's picture
     (`lucency.audit.image_quality.PROBLEMS`), by comparison with the `known` films of the run; a
     line says which detectors do not hold.
@@ -141,22 +147,19 @@ def predict_files(
     """
     predictor = model if isinstance(model, FilmPredictor) else of_classifier(model)
     files = list(dict.fromkeys(files))
-    findings, rows, lost = np.array(predictor.findings), [], []
+    rows, lost = list[list[object]](), []
     about = {"findings": predictor.findings, "preparation": predictor.preparation}
     reading = bits_for_network(predictor.preparation, files)
-    edges, surfaces = [], []
+    edges, surfaces, strange = [], [], []
     for names, pixels, failed in stream_films(files, preparation=reading):
         lost += failed
         if names:
             shown = unlabelled(names, pixels, **about)
             for kept, part in zip((edges, surfaces), look_at(pixels), strict=True):
                 kept.append(part)
-            probability = predictor.predict(shown).probability
-            called = probability >= predictor.threshold
-            answers = _sets(predictor.sets, probability, findings)
-            each = zip(names, probability.tolist(), called, answers, strict=True)
-            for name, row, present, sets in each:
-                rows.append([name, "|".join(findings[present]), *row, *sets])
+            predicted = predictor.predict(shown)
+            strange.append(predicted.unfamiliarity)
+            rows += _rows(predictor, names, predicted.probability)
         progress(len(rows) + len(lost), len(files), "")
     columns = ["film", "called", *predictor.findings, *_set_columns(predictor)]
     table = pd.DataFrame(rows, columns=columns)
@@ -167,12 +170,28 @@ def predict_files(
     for remark in filter(None, (note, off)):
         say(f"Quality: {remark}")
     table["quality"] = pd.Series(problems, dtype="str")
+    if predictor.watch and strange:
+        unfamiliarity = np.concatenate(strange)
+        refused = predictor.watch.distance.refuses(unfamiliarity)
+        notes = np.where(refused, UNLIKE, "")
+        table = table.assign(unfamiliarity=unfamiliarity, note=notes)
     return table, pd.DataFrame(lost, columns=["film", "reason"])
 
 
 def _set_columns(predictor: FilmPredictor) -> list[str]:
     """Return the columns of sets in a table of films; none for a model without."""
     return [POSSIBLE, *(f"{one}{SET}" for one in predictor.findings)] if predictor.sets else []
+
+
+def _rows(
+    predictor: FilmPredictor, names: Sequence[str], probability: Float64[np.ndarray, "n k"]
+) -> Iterator[list[object]]:
+    """Yield a film's name, the findings that it is called to have, probabilities and sets."""
+    findings, called = np.array(predictor.findings), probability >= predictor.threshold
+    answers = _sets(predictor.sets, probability, findings)
+    each = zip(names, probability.tolist(), called, answers, strict=True)
+    for name, row, present, sets in each:
+        yield [name, "|".join(findings[present]), *row, *sets]
 
 
 def _sets(
@@ -292,6 +311,15 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
     read = read_films(files, findings=classifier.findings, preparation=classifier.preparation)
     named = [f"{file} {fingerprint_film(file)}" for file in read.manifest.image.tolist()]
     return replace(read, manifest=replace(read.manifest, origin=f"on disk: {', '.join(named)}"))
+
+
+def _say_unlike(table: pd.DataFrame) -> None:
+    """Name films that are not like the training films, at most MOST_NAMED of them."""
+    if "note" not in table or not (unlike := table["film"][table["note"] != ""].tolist()):
+        return
+    shown = listed([str(film) for film in unlike], most=MOST_NAMED)
+    count = counted(len(unlike), "film", "is/are", of=len(table))
+    say(f"{count} {UNLIKE}: {shown}")
 
 
 def _is_there(film: Path) -> bool:

@@ -42,6 +42,7 @@ from lucency.core.tables import film_tail, fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
 from lucency.ensemble.retrieval import NOBODY
 from lucency.evaluation.conformal import ConformalSets
+from lucency.evaluation.unfamiliarity import FILE, FOLDER, Unfamiliarity, load_unfamiliarity
 from lucency.explain.class_activation import head_metadata
 from lucency.models.metadata import (
     FEATURE_VIEWS,
@@ -75,6 +76,13 @@ class NetworkOutput(NamedTuple):
 
     logit: Float32[np.ndarray, "n k"]
     feature: Float32[np.ndarray, "n d"]
+
+
+class Watch(NamedTuple):
+    """The network whose distance says which films are not like the training films."""
+
+    network: str
+    distance: Unfamiliarity
 
 
 class OpenNetwork(NamedTuple):
@@ -164,7 +172,8 @@ class FilmPredictor:
     """A network, or what was fitted beside networks, as something that predicts films.
 
     `kind` is that of the leaderboard, "network" for a network, which has no `fitted`. `sets` is
-    None for what was made before there were any.
+    None for what was made before there were any. `watch` is the network itself, or the first of
+    those that it is made of, where a distance is stored.
     """
 
     name: str
@@ -177,6 +186,7 @@ class FilmPredictor:
     home: Home
     fitted: FittedPredictor | None = None
     sets: ConformalSets | None = None
+    watch: Watch | None = None
 
     def predict(self, prepared: Prepared) -> Predictions:
         """Return the predictions of films that are prepared as the training films were.
@@ -196,6 +206,9 @@ class FilmPredictor:
             logit = self.fitted.rule.logit(films)
             feature = np.empty((len(logit), 0), dtype=np.float32)
         manifest = prepared.manifest
+        unfamiliarity = np.full((), np.nan)
+        if self.watch:
+            unfamiliarity = self.watch.distance.of(*films.network(self.watch.network))
         return Predictions(
             network=self.name,
             split=self.split,
@@ -209,6 +222,7 @@ class FilmPredictor:
             slope=self.recalibration.slope,
             offset=self.recalibration.offset,
             knot=self.recalibration.knot,
+            unfamiliarity=unfamiliarity,
         )
 
 
@@ -579,7 +593,18 @@ def cam_metadata(classifier: Classifier) -> dict[str, str]:
 
 
 def _network_of(home: Home, name: str) -> FilmPredictor:
-    return _of_metadata(home, read_metadata(home.networks[name]))
+    return replace(_of_metadata(home, read_metadata(home.networks[name])), watch=_watch(home, name))
+
+
+def _watch(home: Home, name: str) -> Watch | None:
+    """Return the first network with a distance of those that something is made of, if any."""
+    if name in home.networks:
+        place = home.networks[name] / FOLDER
+        return Watch(name, load_unfamiliarity(place)) if (place / FILE).is_file() else None
+    if name not in home.fitted:  # a snapshot, or none of a network
+        return None
+    found = (_watch(home, one) for one in home.predictor(name).rule.needed)
+    return next((one for one in found if one), None)
 
 
 def _of_metadata(home: Home, known: TrainedNetwork) -> FilmPredictor:
@@ -609,4 +634,5 @@ def _fitted_of(home: Home, name: str) -> FilmPredictor:
         sets=fitted.sets,
         home=home,
         fitted=fitted,
+        watch=_watch(home, name),
     )

@@ -26,6 +26,7 @@ from lucency.core.stage import Failures, fingerprint_of, produce
 from lucency.data.split import split
 from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
 from lucency.pipeline import stages
+from lucency.pipeline.network_predictions import predict_each
 from lucency.pipeline.run import Run, kept, open_run
 
 SEEN, HELD_OUT = "seen.txt", "held-out.txt"
@@ -90,7 +91,7 @@ def held_out_predictions(run: Run, scheme: str) -> list[Predictions]:
     """Return the predictions of a scheme's networks on the patients held out."""
     apart, trained = _apart(run), stages.classifiers(schemes(run)[scheme])
     films = stages.prepared(apart)
-    return stages.predict_each(
+    return predict_each(
         trained,
         films,
         only_tests(films.manifest.label),

@@ -40,6 +40,7 @@ from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.evaluation.summary import Evaluation
+from lucency.evaluation.unfamiliar_results import UnfamiliarResults
 from lucency.explain.class_activation import METHOD as CAM
 from lucency.explain.class_activation import class_activation_maps, head_of
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
@@ -412,6 +413,11 @@ class RunResult:
         """The external tests of the protocol by name: scores beside those of own test films."""
         tests = self.protocol.external
         return {one.name: stages.external_test(self.run, one.name) for one in tests}
+
+    @property
+    def unfamiliar(self) -> UnfamiliarResults:
+        """How well films unlike the training films are found; empty where no distance is kept."""
+        return stages.unfamiliar(self.run)
 
     def validate(
         self, source: str, root: Place = "", *, name: str = "", **keys: Any

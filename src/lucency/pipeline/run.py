@@ -52,7 +52,8 @@ HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that ar
 FINALS = "finals"  # the folder of a sweep's trainings at fresh seeds
 EXTERNAL = "external"  # the section and the folder of external tests, and before their failures
 PATIENCE = 60.0  # seconds in which another process has written the protocol, which takes one
-LATE = ("ensemble.", EXTERNAL, "sweep.trials:")  # what may change in a finished run
+# What may change in a finished run.
+LATE = ("ensemble.", "unfamiliar.", EXTERNAL, "sweep.trials:")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from lucency.core.manifest import (
     save_part,
 )
 from lucency.core.plan import Plan, load_plan, only_tests, save_plan
-from lucency.core.predictions import Predictions, load_predictions, save_predictions
+from lucency.core.predictions import Predictions
 from lucency.core.progress import AfterEpoch, progress, say, unwatched
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
@@ -60,6 +59,8 @@ from lucency.evaluation import summary
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
 from lucency.evaluation.set_coverage import SetCoverage
+from lucency.evaluation.unfamiliar_results import UnfamiliarResults
+from lucency.evaluation.unfamiliarity import FOLDER
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
 from lucency.pipeline.augmentation_gallery import augmentation_gallery
@@ -73,6 +74,7 @@ from lucency.pipeline.external_stage import (
 )
 from lucency.pipeline.feature_stage import features_folder, similarity_features
 from lucency.pipeline.heatmap_stage import explain_network
+from lucency.pipeline.network_predictions import predict_each
 from lucency.pipeline.run import (
     EXTERNAL,
     Run,
@@ -81,10 +83,10 @@ from lucency.pipeline.run import (
     external_run,
     how_to_move,
     kept,
-    network_inputs,
     read_history,
     require_pictures,
 )
+from lucency.pipeline.unfamiliar_stage import compare_aliens
 
 if TYPE_CHECKING:
     pass
@@ -405,33 +407,6 @@ def predictions(run: Run) -> list[Predictions]:
     return predict_each(classifiers(run), pictures(run), seen, out=run.out / "predictions")
 
 
-def predict_each(
-    trained: Mapping[str, Path],
-    films: Prepared,
-    seen: Plan,
-    *,
-    out: Path,
-    upstream: Mapping[str, str] = MappingProxyType({}),
-) -> list[Predictions]:
-    """Return every network's predictions of a plan's entries, each kept in a folder of its own."""
-    made = []
-    for name, network in trained.items():
-        inputs = {**network_inputs(network), **upstream}
-        write = partial(_write_predictions, network, films, seen)
-        folder = produce(out / name, inputs=inputs, write=write)
-        made.append(load_predictions(folder / "predictions.npz"))
-    return made
-
-
-def _write_predictions(network: Path, films: Prepared, seen: Plan, folder: Path) -> None:
-    from lucency.models.classifier import load_classifier
-    from lucency.models.inference import predict
-
-    with progress(f"Predicting with {network.name}", unit="films") as advance:
-        found = predict(load_classifier(network), prepared=films, plan=seen, progress=advance)
-    save_predictions(found, folder / "predictions.npz")
-
-
 def training_films(run: Run) -> np.ndarray:
     """Return the training films before balancing; all films where it comes before the split."""
     if run.protocol.balance.before_split:
@@ -569,20 +544,38 @@ def write_issues(
 
 
 @kept
-def external_test(run: Run, name: str) -> ExternalValidation:
-    """Return what the networks are worth on one external test, beside their own test films."""
+def external_predictions(run: Run, name: str) -> tuple[Prepared, list[Predictions]]:
+    """Return the films of one external test, and every network's predictions of them."""
     test = external_run(run, name)
     check_test(run, name, read=labelled_films)  # which leaves no weights to fetch for its films
     films = external_films(test, prepare=prepared, findings=run.protocol.findings)
-    predicted = predict_each(
+    return films, predict_each(
         classifiers(run),
         films,
         only_tests(films.manifest.label),
         out=test.out / "predictions",
         upstream=test.fingerprints("prepared"),
     )
-    about = {"test": test, "evaluation": evaluation(run)}
+
+
+@kept
+def external_test(run: Run, name: str) -> ExternalValidation:
+    """Return what the networks are worth on one external test, beside their own test films."""
+    films, predicted = external_predictions(run, name)
+    about = {"test": external_run(run, name), "evaluation": evaluation(run)}
     return external_validation(trained(run), films, predicted, **about)
+
+
+@kept
+def unfamiliar(run: Run) -> UnfamiliarResults:
+    """Return how well films that are not like the training films are found; may be nothing.
+
+    Films of external tests are among them. Every network keeps its distance.
+    """
+    if run.protocol.unfamiliar.score == "none":
+        return UnfamiliarResults()
+    others = {one.name: external_predictions(run, one.name)[1] for one in run.protocol.external}
+    return compare_aliens(trained(run), others)
 
 
 @kept
@@ -628,8 +621,7 @@ def report(run: Run) -> Path:
     finished = tuple(validated)
     made["abstain"] = failures.attempt("abstain", partial(set_coverage, run, tests=finished))
     there = ["evaluation", *(place for name, place in PLACES.items() if made[name] is not None)]
-    if made["study"]:
-        there.append("study")
+    there += [name for name in ("study", FOLDER) if made[name]]
     if made["abstain"] is not None:
         there.append("coverage")
     inputs: dict[str, object] = {**run.fingerprints(*there)}
@@ -678,6 +670,7 @@ def _write_report(run: Run, made: Mapping[str, Any], folder: Path) -> None:
         ensembles=made["ensembles"],
         external=made[EXTERNAL],
         coverage=made["abstain"] or SetCoverage(),
+        unfamiliar=made[FOLDER],
         preparations=failures.attempt("preparation", studied) or PreparationStudy(),
     )
     write_report(experiment, file=folder / "report.html", failures=failures)
@@ -689,6 +682,7 @@ CHAPTERS: dict[str, Callable[[Run], Any]] = {
     "heatmaps": heatmaps,
     "audit": audit,
     "ensembles": ensembles,
+    FOLDER: unfamiliar,
 }
 PLACES = {"checks": "check", "heatmaps": "explanation", "audit": "audit"}
 

@@ -40,6 +40,7 @@ from lucency.evaluation.preparation_grid import PreparationStudy
 from lucency.evaluation.set_coverage import SetCoverage
 from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
+from lucency.evaluation.unfamiliar_results import UnfamiliarResults
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
 from lucency.explain.localization import GAME
@@ -63,6 +64,7 @@ from lucency.report.predictions_page import (
 )
 from lucency.report.preparation_page import preparation_values
 from lucency.report.rendering import render_chapter, svg, webp_uri, write_page
+from lucency.report.unfamiliar_section import unfamiliar_values
 
 WANG = "Wang 2017"
 REACHED = {("IoBB", 0.5), ("IoBB", 0.9), ("IoU", 0.3), ("IoU", 0.5), ("IoU", 0.7)}
@@ -105,6 +107,7 @@ class Experiment:
     apart: Int64[np.ndarray, " a"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     external: Mapping[str, ExternalValidation] = field(default_factory=dict)  # by name
     coverage: SetCoverage = field(default_factory=SetCoverage)  # of the networks' sets
+    unfamiliar: UnfamiliarResults | None = field(default_factory=UnfamiliarResults)
     # In the run's folder, if any.
     preparations: PreparationStudy = field(default_factory=PreparationStudy)
 
@@ -166,6 +169,7 @@ def _head(experiment: Experiment) -> Values:
         "ensembles": "",
         "external": "",
         "study": "",
+        "unfamiliar": "",
     }
 
 
@@ -256,7 +260,10 @@ def _external_test(found: ExternalValidation, shown: Values) -> Values:
 
 def _abstain(experiment: Experiment, shown: Values) -> Values:
     """Return the sections on when not to answer; empty where networks have nothing of it."""
-    sections = {"coverage": coverage_values(experiment.coverage, best=shown["best"])}
+    sections = {
+        "coverage": coverage_values(experiment.coverage, best=shown["best"]),
+        "unfamiliar": unfamiliar_values(experiment.unfamiliar or UnfamiliarResults()),
+    }
     return _chapter("abstain", sections if any(sections.values()) else {}, shown)
 
 
