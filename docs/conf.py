@@ -27,7 +27,8 @@ PAGES = {
     "First steps": ["first-experiment", "own-films", "your-table", "chestxray14"],
     "Guides": [
         "sources", "preparation", "split", "balancing", "training", "sweep", "evaluation",
-        "ensemble", "explanation", "audit", "problems",
+        "abstain", "unfamiliar", "external", "ensemble", "explanation", "audit", "problems",
+        "deploy", "scale",
     ],
     "Sets of films": sorted(f"sources/{page.stem}" for page in (HERE / "sources").glob("*.md")),
     "Reference": ["commands", "protocol", "report", "python", "api/index", "glossary"],

@@ -86,7 +86,10 @@ def test_unfamiliar_means_nothing_without_a_score_or_beside_variants():
         parse_protocol({**network, **varied, **stored}, name="p")
 
 
-def test_a_place_of_a_protocol_of_the_package_begins_in_the_working_folder():
+def test_a_place_of_a_protocol_of_the_package_begins_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
     assert read_protocol("chestxray14").data.root == "data/chestxray14"
     assert read_protocol(ROOT / "protocols" / "chestxray14.toml").data.root == "data/chestxray14"
 

@@ -35,7 +35,9 @@ def _results(**about) -> UnfamiliarResults:
 
 
 def _page(results: UnfamiliarResults) -> str:
-    return render_chapter("unfamiliar.html.jinja", {}, unfamiliar_values(results))
+    return render_chapter(
+        "abstain.html.jinja", {}, {"unfamiliar": unfamiliar_values(results), "coverage": {}}
+    )
 
 
 def test_every_score_has_a_name():
