@@ -6,6 +6,7 @@ Letters in shapes: n films, k findings, c columns (the findings, then macro and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
 from lucency.core.manifest import listed, mean_over
+from lucency.core.parallel import usable_cores
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap, intervals
 from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
@@ -42,6 +44,7 @@ COLUMNS = (
 )  # fmt: skip
 UNBIASED = "average_precision"
 SMALL = 0.005  # of a bias: not worth a note
+THREADS = 4  # that measure findings at once; each has arrays of all films
 # What counts 0 in the mean over findings where no film is called so, but the other is computable.
 NEVER_CALLED = {"precision": "recall", "npv": "specificity", "mcc": "balanced_accuracy"}
 Inputs = dict[Input, np.ndarray]  # what metrics take of films, or of cells of film x finding
@@ -224,12 +227,16 @@ def _values(columns: Sequence[Column], weights: Weights) -> Values:
 
     WITHOUT_BIAS is beside them, of which the interval of UNBIASED is; all cells have no bias.
     """
-    found = []
-    for place, (label, inputs, *_) in enumerate(columns):
-        pooled = place == len(columns) - 1
-        each = weights.of_cells(len(columns) - 1) if pooled else weights
-        one = measure(label, inputs, weights=each, unbiased=not pooled)
-        found.append({WITHOUT_BIAS: one[UNBIASED], **one})
+    cells = weights.of_cells(len(columns) - 1)
+
+    def measured(column: Column) -> dict[str, Float64[np.ndarray, " r"]]:
+        pooled = column is columns[-1]
+        each = cells if pooled else weights
+        one = measure(column.label, column.inputs, weights=each, unbiased=not pooled)
+        return {WITHOUT_BIAS: one[UNBIASED], **one}
+
+    with ThreadPoolExecutor(min(usable_cores(), THREADS)) as threads:
+        found = list(threads.map(measured, columns))
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
