@@ -198,7 +198,7 @@ def _of_others(name: str, row: pd.Series, lost: pd.Series) -> str:
         return f"{name}: coverage is not known, no film has a label."
     healthy = bool(np.isnan(lost["missed"]))
     known = "no film has a finding" if healthy else f"{_share(lost, 'missed')} missed"
-    below = float(row["high"]) < float(row["promised"])
+    below = bool(row["high"] < row["promised"])
     broken = ", and coverage is below the level" if below else ""
     return f"{name}: {_share(row, 'coverage')}, and {known}; nothing is promised there{broken}."
 
