@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
+from lucency.evaluation.conformal import ROUNDING
 from lucency.evaluation.unfamiliarity import (
     KEPT,
     SCORES,
@@ -65,7 +66,7 @@ def share_refused(
     people = np.random.default_rng(seed).permutation(np.unique(patient))
     known = np.isin(patient, people[: len(people) // 2])
     at, share = calibrate(distance[known], patient=unit[known], refused=refused)
-    out = quantile_of(distance[~known], at, share) >= 1 - refused - 1e-9
+    out = quantile_of(distance[~known], at, share) >= 1 - refused - ROUNDING
     owner = np.unique(patient[~known], return_inverse=True)[1]
     return float((np.bincount(owner, weights=out) / np.bincount(owner)).mean())
 

@@ -1,9 +1,13 @@
 """Coverage of sets and findings missed, on test films: by hand, by views, and their intervals."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.config.sections import External
 from lucency.core.predictions import Predictions
 from lucency.core.tables import save_tables
 from lucency.evaluation.bootstrap import MACRO
@@ -11,11 +15,13 @@ from lucency.evaluation.conformal import ConformalSets
 from lucency.evaluation.set_coverage import (
     COVERAGE,
     MISSED,
+    OWN,
     SetCoverage,
     UnseenFilms,
     load_coverage,
     measure_sets,
 )
+from lucency.report.coverage_section import coverage_values
 
 DRAWS = {"resamples": 100, "seed": 1}
 SETS = ConformalSets(
@@ -54,7 +60,7 @@ def found() -> SetCoverage:
         [1, 1, 1, 2, 3],
     )
     view = pd.Series(["PA", "PA", "AP", "AP", "PA"])
-    return measure_sets([(SETS, [UnseenFilms("test", films, view)])], best="net", **DRAWS)
+    return measure_sets([(SETS, [UnseenFilms(OWN, films, view)])], best="net", **DRAWS)
 
 
 def _row(table, **where):
@@ -66,7 +72,7 @@ def _row(table, **where):
 
 
 def test_each_patient_counts_once(found: SetCoverage):
-    about = {"films": "test", "group": "all"}
+    about = {"films": OWN, "group": "all"}
     # With a mass: patient 1's two films, one covered; patient 3's, not. Without: 1 yes, 2 no.
     with_it = _row(found.coverage, finding="Mass", label="present", **about)
     assert with_it[["coverage", "count", "patients"]].tolist() == [0.25, 3, 2]
@@ -123,7 +129,7 @@ def test_intervals_hold_the_truth_as_often_as_stated():
             np.ones((len(patient), 2)), np.column_stack([probability, probability]), patient
         )
         draws = {"resamples": 200, "seed": seed}
-        table = measure_sets([(SETS, [UnseenFilms("test", films, None)])], best="net", **draws)
+        table = measure_sets([(SETS, [UnseenFilms(OWN, films, None)])], best="net", **draws)
         row = _row(table.coverage, finding="Mass", label="present", group="all")
         inside += row["low"] <= 0.8 <= row["high"]
     assert inside >= 90
@@ -149,9 +155,49 @@ def test_other_films_are_named_where_coverage_is_below_the_level():
     right = predicted(label, 0.1 + 0.8 * label, patient)
     way = np.where(patient < 6, 1, -1)[:, None]  # six films are as they were
     turned = predicted(label, 0.5 + 0.4 * way * (2 * label - 1), patient)
-    tested = [UnseenFilms(name, one, None) for name, one in (("test", right), ("away", turned))]
+    tested = [UnseenFilms(name, one, None) for name, one in ((OWN, right), ("away", turned))]
     found = measure_sets([(SETS, tested)], best="net", **DRAWS)
     assert "hold the truth for 1.000 of the test films" in found.conclusion
     away = found.conclusion.partition(" away: ")[2]
     assert away.startswith("0.3")
     assert away.endswith("nothing is promised there, and coverage is below the level.")
+
+
+def test_an_external_test_may_be_called_test():
+    films = predicted([[1, 0], [0, 1]], [[0.9, 0.2], [0.2, 0.9]], [1, 2])
+    tested = [UnseenFilms(name, films, None) for name in (OWN, "test")]
+    found = measure_sets([(SETS, tested)], best="net", **DRAWS)
+    assert found.missed["films"].tolist() == [OWN, "test"]
+    assert found.conclusion.count("1.000") == 2
+    assert not re.match(External.model_fields["name"].metadata[0].pattern, OWN)
+
+
+def test_what_is_not_known_is_no_number():
+    nan = np.nan
+    some, healthy, bare = (
+        predicted(label, [[0.9, 0.2], [0.2, 0.9]], [1, 2])
+        for label in ([[1, 0], [0, 1]], [[0, 0], [0, 0]], [[nan, nan], [nan, nan]])
+    )
+    for own in (healthy, bare):
+        tested = [(OWN, own), ("a", some), ("b", healthy), ("c", bare)]
+        several = [UnseenFilms(name, one, None) for name, one in tested]
+        found = measure_sets([(SETS, several)], best="net", **DRAWS)
+        assert "nan" not in found.conclusion
+        assert (
+            "How many findings are missed is not known: no test film has one." in found.conclusion
+        )
+        assert "and no film has a finding; nothing is promised there." in found.conclusion
+        assert found.conclusion.endswith("c: coverage is not known, no film has a label.")
+    assert "Of the sets of net no coverage is known: no test film has a label." in found.conclusion
+
+
+def test_each_label_has_its_own_note():
+    few = [
+        f"always holds {label}: 6 patients, expected 9 or more" for label in ("present", "absent")
+    ]
+    sets = replace(SETS, note=("; ".join(few), few[1]))
+    films = predicted([[1, 0], [0, 1]], [[0.9, 0.2], [0.2, 0.9]], [1, 2])
+    found = measure_sets([(sets, [UnseenFilms(OWN, films, None)])], best="net", **DRAWS)
+    assert coverage_values(found, best="net")["networks"][0]["notes"] == [
+        f"Mass {few[1]}", f"Mass {few[0]}", f"Hernia {few[1]}",
+    ]  # fmt: skip

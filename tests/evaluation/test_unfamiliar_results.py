@@ -127,3 +127,9 @@ def test_tables_come_back(found: UnfamiliarResults, tmp_path: Path):
     assert back.conclusion == found.conclusion
     pd.testing.assert_frame_equal(back.aliens, found.aliens)
     assert not UnfamiliarResults()
+
+
+def test_without_an_interval_nothing_is_said_of_chance(stored):
+    test = _films(6, seed=2, far=5.0, patients=1)
+    few = evaluate_unfamiliarity(stored, KNOWN, test, {}, **DRAWS)
+    assert "were promised: too few patients to tell." in few.conclusion

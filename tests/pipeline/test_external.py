@@ -17,6 +17,7 @@ from lucency.core.plan import only_tests
 from lucency.core.predictions import load_predictions
 from lucency.deploy.model_card import model_card
 from lucency.evaluation.external_validation import load_validation
+from lucency.evaluation.set_coverage import OWN
 from lucency.models.classifier import load_classifier
 from lucency.models.inference import predict
 from lucency.phantom.dataset import write_phantom
@@ -85,7 +86,7 @@ def test_an_added_test_joins_the_protocol_and_the_next_report(
     assert 'id="external-second"' in text
     assert 'id="external-table"' in text
     covered = read_table(tested / "coverage" / "coverage.csv", text=("films", "group"))
-    assert set(covered["films"]) == {"test", "second", "table"}
+    assert set(covered["films"]) == {OWN, "second", "table"}
     assert '<th scope="row">table</th>' in text.partition('<section id="abstain">')[2]
     about = ("--source", "csv", "--root", table, "--labels", table / "l.csv", "--name", "table")
     capsys.readouterr()

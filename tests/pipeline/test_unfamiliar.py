@@ -88,6 +88,21 @@ def test_the_page_has_the_chapter(strange: Path):
     assert load_unfamiliar(strange / FOLDER).conclusion in page
 
 
+def test_no_external_test_has_the_name_of_an_alien():
+    """Names of external tests hold no blank, what their films are called does."""
+    assert not any(" " in kind for kind in ALIENS)
+    assert unfamiliar_stage._kind_of("noise") == "external test noise"
+
+
+def test_the_training_films_that_count_are_those_of_the_sample(
+    strange: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(unfamiliar_stage, "MOST_TRAINING", 5)
+    trained = stages.trained(open_run_folder(strange))
+    unfamiliar_stage._write_distance(trained, NETWORKS[0], tmp_path)
+    assert load_unfamiliarity(tmp_path).training == 5
+
+
 def test_what_the_stored_distance_refuses_of_test_films_is_what_the_table_says(strange: Path):
     run, found = open_run_folder(strange), load_unfamiliar(strange / FOLDER)
     network = found.about["network"]

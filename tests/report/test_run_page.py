@@ -37,7 +37,7 @@ from lucency.evaluation.preparation_grid import (
     compare_cells,
     make_grid,
 )
-from lucency.evaluation.set_coverage import UnseenFilms, measure_sets
+from lucency.evaluation.set_coverage import OWN, UnseenFilms, measure_sets
 from lucency.evaluation.subgroups import worst_group
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import no_scores
@@ -542,7 +542,7 @@ def test_coverage_of_sets_is_shown_as_in_its_tables(tmp_path: Path) -> None:
         sets = fit_sets(one.of("val"), error=0.2, missed=0.2)
         own = one.of("test")
         away = replace(own, logit=-own.logit)
-        films = [UnseenFilms("test", own, view), UnseenFilms("away", away, None)]
+        films = [UnseenFilms(OWN, own, view), UnseenFilms("away", away, None)]
         several.append((sets, films))
     best = plain.evaluation.ranking["network"].iloc[0]
     found = measure_sets(several, best=best, resamples=20, seed=0)
@@ -550,14 +550,12 @@ def test_coverage_of_sets_is_shown_as_in_its_tables(tmp_path: Path) -> None:
     section = text.partition('<section id="abstain">')[2].partition("</section>")[0]
     assert '<a href="#abstain">When not to answer</a>' in text
     assert found.conclusion in html.unescape(section)
-    own = found.coverage.loc[
-        (found.coverage["films"] == "test") & (found.coverage["group"] == "all")
-    ]
+    own = found.coverage.loc[(found.coverage["films"] == OWN) & (found.coverage["group"] == "all")]
     for row in own.to_dict("records"):
         assert f">{decimal(row['coverage'])}<" in section
     for row in found.missed.to_dict("records"):
         assert f">{decimal(row['missed'])}<" in section
-    for name in ("test", "test, PA", "test, AP", "away"):
+    for name in (OWN, f"{OWN}, PA", f"{OWN}, AP", "away"):
         assert f'<th scope="row">{name}</th>' in section
 
 

@@ -102,11 +102,22 @@ def conformal_quantile(score: Float[np.ndarray, " n"], *, patient: Patients, err
     a patient the quantile of split conformal prediction, Vovk et al., Algorithmic Learning in a
     Random World (2005). Label-conditional where all films have one label.
     """
+    ordered, share = cumulative_share(score, patient=patient)
+    place = int(np.searchsorted(share, 1 - error - ROUNDING))
+    return float(ordered[place]) if place < len(ordered) else np.inf
+
+
+def cumulative_share(
+    score: Float[np.ndarray, " n"], *, patient: Patients
+) -> tuple[Float[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Return scores in order, and the share of films up to each.
+
+    Each of K patients weighs 1 / (K + 1), divided among his films; so does the patient who is still
+    to come, who may lie anywhere: the last share is K / (K + 1).
+    """
     weight, patients = patient_weights(patient)
     order = np.argsort(score, kind="stable")
-    mass = np.cumsum(weight[order]) / (patients + 1)
-    place = int(np.searchsorted(mass, 1 - error - ROUNDING))
-    return float(score[order[place]]) if place < len(order) else np.inf
+    return score[order], np.cumsum(weight[order]) / (patients + 1)
 
 
 def risk_cutoff(

@@ -21,12 +21,12 @@ from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
 from lucency.evaluation import bootstrap, intervals
 from lucency.evaluation.bootstrap import MACRO, Weights, mean_over_findings, ratio
-from lucency.evaluation.conformal import ABSENT, PRESENT, ConformalSets
+from lucency.evaluation.conformal import ABSENT, PRESENT, ConformalSets, patient_weights
 from lucency.evaluation.subgroups import groups_of
 
 LABELS = (ABSENT, PRESENT)  # in the order of their numbers
 ALL, BOTH, VIEW = "all", "both", "view"  # a group, labels, and the fact that makes groups
-OWN = "test"  # the films of the run's own test part; others are called as their external test
+OWN = "test films"  # of the run's own test part; an external test's name holds no blank
 COVERAGE = (
     "network", "films", "group", "finding", "label", "promised", "coverage", "low", "high",
     "decided", "count", "patients", "note",
@@ -116,7 +116,7 @@ def coverage_rows(sets: ConformalSets, films: Predictions, *, draws: Draws) -> I
     cells, level, every = _cells(sets, films, draws=draws), 1 - sets.error, range(len(LABELS))
     for k, name in enumerate(films.findings):
         for side, label in enumerate(LABELS):
-            note = sets.note[k] if label in sets.note[k] else ""
+            note = _note_of(sets.note[k], label)
             yield name, label, level, *_one(cells.take([side], [k]), note)
         yield name, BOTH, level, *_average(cells.take(every, [k]))
     findings = range(len(films.findings))
@@ -152,9 +152,8 @@ def weights_by_patient(
     """Return 1 / its patient's films among the rows of each column, else 0; and the patients."""
     weight, people = np.zeros(rows.shape), []
     for column, mine in zip(weight.T, rows.T, strict=True):
-        films = np.bincount(owner[mine], minlength=owner.max(initial=-1) + 1)
-        column[mine] = 1 / films[owner[mine]]
-        people.append(np.count_nonzero(films))
+        column[mine], patients = patient_weights(owner[mine])
+        people.append(patients)
     return weight, np.array(people, dtype=np.int64)
 
 
@@ -170,19 +169,38 @@ def conclude_sets(found: SetCoverage, *, network: str) -> str:
     ].set_index("films")
     missed = missed.loc[missed["group"] == ALL].set_index("films")
     own, lost = coverage.loc[OWN], missed.loc[OWN]
-    sentences = [
-        f"Sets of {network} hold the truth for {_share(own, 'coverage')} of the test films, mean "
-        f"over findings and labels; promised: {own['promised']:.2f} or more. Of the findings of a "
-        f"film {_share(lost, 'missed')} are missed at the cutoff; promised: "
-        f"{lost['promised']:.2f} at most."
-    ]
+    sentences = [_of_own_sets(network, own), _of_own_missed(lost)]
     for name, row in coverage.drop(index=OWN).iterrows():
-        broken = row["high"] < row["promised"]
-        sentences.append(
-            f"{name}: {_share(row, 'coverage')}, and {_share(missed.loc[name], 'missed')} missed; "
-            "nothing is promised there" + (", and coverage is below the level." if broken else ".")
-        )
+        sentences.append(_of_others(str(name), row, missed.loc[name]))
     return " ".join(sentences)
+
+
+def _of_own_sets(network: str, own: pd.Series) -> str:
+    if np.isnan(own["coverage"]):
+        return f"Of the sets of {network} no coverage is known: no test film has a label."
+    return (
+        f"Sets of {network} hold the truth for {_share(own, 'coverage')} of the test films, mean "
+        f"over findings and labels; promised: {own['promised']:.2f} or more."
+    )
+
+
+def _of_own_missed(lost: pd.Series) -> str:
+    if np.isnan(lost["missed"]):
+        return "How many findings are missed is not known: no test film has one."
+    return (
+        f"Of the findings of a film {_share(lost, 'missed')} are missed at the cutoff; promised: "
+        f"{lost['promised']:.2f} at most."
+    )
+
+
+def _of_others(name: str, row: pd.Series, lost: pd.Series) -> str:
+    if np.isnan(row["coverage"]):
+        return f"{name}: coverage is not known, no film has a label."
+    healthy = bool(np.isnan(lost["missed"]))
+    known = "no film has a finding" if healthy else f"{_share(lost, 'missed')} missed"
+    below = bool(row["high"] < row["promised"])
+    broken = ", and coverage is below the level" if below else ""
+    return f"{name}: {_share(row, 'coverage')}, and {known}; nothing is promised there{broken}."
 
 
 def load_coverage(folder: Path) -> SetCoverage:
@@ -244,6 +262,11 @@ def _average(cells: SetCells) -> Row:
     few = intervals.ALIKE if np.isnan(ends[0]) else ""
     note = _joined(lacking, few)
     return mean, *ends, single, int(cells.films.sum()), int(patients.max()), note
+
+
+def _note_of(note: str, label: str) -> str:
+    """Return the part of a finding's note that is of this label."""
+    return _joined(*(part for part in note.split("; ") if f" {label}:" in part))
 
 
 def _joined(*notes: str) -> str:

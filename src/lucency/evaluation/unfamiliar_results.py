@@ -18,9 +18,15 @@ from scipy.special import betaincinv
 from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
 from lucency.evaluation.bootstrap import HIGH, LOW, all_and_resampled, once
+from lucency.evaluation.conformal import ROUNDING, patient_weights
 from lucency.evaluation.intervals import FEWEST, auc_interval, mean_interval
 from lucency.evaluation.metrics import auc, brier, mean_over_films
-from lucency.evaluation.unfamiliarity import SCORES, Distance, KnownFilms, Unfamiliarity
+from lucency.evaluation.unfamiliarity import (
+    SCORES,
+    Distance,
+    KnownFilms,
+    Unfamiliarity,
+)
 
 ORDINARY = "test films"
 ANSWERED = np.round(np.linspace(1, 0.5, 11), 2)  # shares of films, on the abstention curve
@@ -111,7 +117,7 @@ def share_of_runs(stored: Unfamiliarity) -> tuple[float, float]:
     of them refuses a share with a beta distribution: Vovk, Conditional Validity of Inductive
     Conformal Predictors, ACML (2012). Both are 0 where no film is ever refused.
     """
-    beyond = int(np.floor(stored.refused * (stored.patients + 1) + 1e-9))
+    beyond = int(np.floor(stored.refused * (stored.patients + 1) + ROUNDING))
     if not beyond:
         return 0.0, 0.0
     low, high = (
@@ -150,7 +156,7 @@ def _by_patient(
 ) -> Float64[np.ndarray, " p"]:
     """Return the share of each patient's films that are out."""
     owner = np.unique(patient, return_inverse=True)[1]
-    return np.bincount(owner, weights=out) / np.bincount(owner)
+    return np.bincount(owner, weights=out * patient_weights(patient)[0])
 
 
 def _abstention(
@@ -203,4 +209,6 @@ def _conclude(about: Mapping[str, Any], refused: pd.DataFrame) -> str:
 def _kept(own: Mapping[Any, Any], promised: float) -> str:
     if own["share"] <= promised:
         return "kept"
+    if np.isnan(own["low"]):
+        return "too few patients to tell"
     return "missed by more than chance of test films" if own["low"] > promised else "within chance"

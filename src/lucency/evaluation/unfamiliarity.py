@@ -22,6 +22,7 @@ from scipy.linalg import eigh
 
 from lucency.core.files import write_whole
 from lucency.core.neighbours import nearest_films
+from lucency.evaluation.conformal import ROUNDING, cumulative_share
 
 FILE = "unfamiliarity.safetensors"
 FOLDER = "unfamiliar"  # of FILE, below a network's
@@ -30,7 +31,6 @@ DIRECTIONS = 256  # principal ones that are kept: 4 MB of 4,096 features
 QUANTILES = 512  # of validation distances that are kept
 MOST_TRAINING = 20_000  # films, of more a random sample
 NEIGHBOURS = 10
-ROUNDING = 1e-9  # of shares
 ALIKE = 1e-12  # of a feature's variance to its square, below which films do not differ
 Logit = Float[np.ndarray, "n k"]
 Feature = Float32[np.ndarray, "n d"]
@@ -165,12 +165,9 @@ def calibrate(
     Willett, Distribution-Free Inference with Hierarchical Data (2023). Of many distances QUANTILES
     are kept, the one from which films are refused among them; shares between them round down.
     """
-    owner, films = np.unique(patient, return_inverse=True, return_counts=True)[1:]
-    weight = 1 / (films[owner] * (len(films) + 1))
-    order = np.argsort(distance, kind="stable")
-    share = np.cumsum(weight[order])
-    last = np.flatnonzero(np.append(np.diff(distance[order]) > 0, True))  # of equal ones
-    at, share = distance[order][last], share[last]
+    ordered, share = cumulative_share(distance, patient=patient)
+    last = np.flatnonzero(np.append(np.diff(ordered) > 0, True))  # of equal ones
+    at, share = ordered[last], share[last]
     if len(at) > QUANTILES:
         wanted = np.linspace(share[0], share[-1], QUANTILES - 1)
         kept = np.searchsorted(share, np.append(wanted, 1 - refused) - ROUNDING)

@@ -29,6 +29,7 @@ from lucency.evaluation.unfamiliar_results import (
 )
 from lucency.evaluation.unfamiliarity import (
     FOLDER,
+    MOST_TRAINING,
     KnownFilms,
     fit_unfamiliarity,
     know_films,
@@ -69,7 +70,7 @@ def _write_distance(trained: Trained, name: str, folder: Path) -> None:
         patient=films.patient,
         score=choices.score,
         refused=choices.refused,
-        training=len(trained.training_films),
+        training=min(len(trained.training_films), MOST_TRAINING),
     )
     if found.note:
         say(f"{name}: {found.note}")
@@ -97,11 +98,16 @@ def compare_aliens(trained: Trained, others: Mapping[str, list[Predictions]]) ->
         "unfamiliar": run.protocol.unfamiliar.model_dump(),
         "draws": run.draws,
         "distance": fingerprint_of(places[network]),
-        **{f"{EXTERNAL}-{name}": _made_from(run, name, network) for name in others},
+        **{_kind_of(name): _made_from(run, name, network) for name in others},
     }
     discard_outdated(run.out / FOLDER, inputs=inputs)
     write = partial(_write_results, trained, network, others, places[network])
     return load_unfamiliar(produce(run.out / FOLDER, inputs=inputs, write=write))
+
+
+def _kind_of(test: str) -> str:
+    """Return what films of an external test are called: no alien's name holds a blank."""
+    return f"external test {test}"
 
 
 def _made_from(run: Run, test: str, network: str) -> str:
@@ -120,7 +126,7 @@ def _write_results(
     last = int(test.patient.max(initial=0))
     for name, several in others.items():
         films = next(one for one in several if one.network == network)
-        strange[name] = _of_other_people(films, after=last)
+        strange[_kind_of(name)] = _of_other_people(films, after=last)
     found = evaluate_unfamiliarity(
         load_unfamiliarity(place), _known(trained, network), test, strange, **trained.run.draws
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lucency.evaluation.bootstrap import MACRO
-from lucency.evaluation.set_coverage import ALL, BOTH, LABELS, OWN, SetCoverage
+from lucency.evaluation.set_coverage import ALL, BOTH, OWN, SetCoverage
 
 ONE_VALUE = ("network", "films", "group")
 
@@ -20,7 +20,6 @@ def coverage_values(found: SetCoverage, *, best: str) -> dict[str, Any]:
     order = sorted(names, key=lambda name: name != best)
     return {
         "conclusion": found.conclusion,
-        "labels": LABELS,
         "networks": [_of_network(found, name) for name in order],
     }
 

@@ -41,11 +41,9 @@ COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers se
 OPAQUE = 0.7  # of the strongest place; evidence against the finding is transparent
 COLUMNS = 4
 CASES = dict(zip(KINDS, ("true positive", "false positive", "false negative"), strict=True))
-WIDE, HIGHEST, TITLE = (
-    8.8,
-    2.15,
-    0.36,
-)  # inches: of a gallery's films, of one with its gap, of names
+WIDE = 8.8  # inches, of a gallery's films
+HIGHEST = 2.15  # inches, of one film with its gap
+TITLE = 0.36  # inches, of names
 FILM = 0.95  # of a place in a gallery; the rest is gap
 FINE = 64  # cells a side, for the density of boxes
 Film = UInt8[np.ndarray, "h w"]
