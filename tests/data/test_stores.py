@@ -123,6 +123,30 @@ def test_credentials_in_a_url_are_refused_and_never_shown(tmp_path: Path):
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://KEY:SEC/RET@bucket/films",
+        "s3://KEY:/SECRET@bucket/films",
+        "s3://KEY:SEC@RET/@bucket/films",
+        "simplecache::s3://KEY:SEC/RET@bucket/films",
+        "s3://KEY:SEC/RET@bucket/films::zip://a",
+    ],
+)
+def test_secrets_with_slashes_are_refused_and_never_shown(place: str):
+    with pytest.raises(ValueError, match=r"credentials|the URL of one") as caught:
+        stores.named_place(place)
+    for shown in (str(caught.value), stores.without_credentials(f"found {place} there")):
+        assert "…@bucket/films" in shown
+        assert {part for part in ("KEY", "SEC", "RET") if part in shown} == set()
+
+
+def test_an_at_sign_below_a_bucket_is_no_credential():
+    assert stores.named_place("s3://bucket/a@b/films") == "s3://bucket/a@b/films"
+    for text in ("s3://bucket/a@b", "C:/Users/me@home/films", "/films/a@b"):
+        assert stores.without_credentials(text) == text
+
+
 def test_a_url_goes_through_a_protocol_and_a_path_as_it_is(tmp_path: Path):
     file = tmp_path / "p.toml"
     write_protocol(file, {"source": "csv", "root": "s3://bucket/films/", "labels": "t.csv"})

@@ -25,6 +25,7 @@ from lucency.core.progress import say
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries
 FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter is a drive
+SECRET = re.compile(r"(\w\w:/+)(?:[^/\s:]*:\S*|[^/\s]*)@")  # with a colon, slashes too
 SAME = {"s3a": "s3", "gcs": "gs"}  # schemes of one store
 LOCAL = ("file", "local")
 OWN = "memory"  # of one process
@@ -83,14 +84,16 @@ def named_place(place: str) -> str:
     if not url and "://" not in place:
         return place
     scheme, _, below = url.partition("://")
-    if "@" in below.partition("/")[0]:
+    first, _, rest = below.partition("/")
+    if "@" in first or (":" in first and "@" in rest):  # secrets of AWS may hold slashes
         raise ValueError(
             f"{without_credentials(url)}: a URL with credentials: put them where the store's own "
             "programs look for them (environment, profile)"
         )
     if not url or "::" in url:
         raise ValueError(
-            f"{place}: expected a folder, or the URL of one, such as s3://BUCKET/films"
+            f"{without_credentials(place)}: expected a folder, or the URL of one, such as "
+            "s3://BUCKET/films"
         )
     if scheme in LOCAL:
         local = unquote(urlsplit(url).path)
@@ -104,10 +107,10 @@ def named_place(place: str) -> str:
 def without_credentials(text: str) -> str:
     """Return text that may hold URLs without what stands before an @ in their places.
 
-    >>> without_credentials("found s3://key:secret@bucket/films")
-    'found s3://…@bucket/films'
+    >>> without_credentials("found s3://key:sec/ret@bucket/films, s3://bucket/a@b.png")
+    'found s3://…@bucket/films, s3://bucket/a@b.png'
     """
-    return re.sub(r"://[^/\s]*@", "://…@", text)
+    return SECRET.sub(r"\1…@", text)
 
 
 def place_text(place: str | Path) -> str:
