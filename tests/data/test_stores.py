@@ -348,6 +348,27 @@ def test_a_store_that_fails_rejects_no_film(monkeypatch: pytest.MonkeyPatch):
         load_film(StoredFilm(f"{AT}/images/1.png", 9, 0))
 
 
+def test_a_listing_that_failed_is_tried_anew(monkeypatch: pytest.MonkeyPatch):
+    stores.write_object(f"{AT}/1.png", b"here")
+    memory, failing = fsspec.filesystem("memory"), Failing()
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(stores, "PAUSES", ())
+    monkeypatch.setattr(failing, "find", broken, raising=False)
+    monkeypatch.setattr(failing, "info", broken, raising=False)
+    monkeypatch.setattr(stores, "_system", lambda *_: failing)
+    for look in (stores.list_objects, lambda at: stores.find_object(f"{at}/1.png")):
+        with pytest.raises(ValueError, match="the store fails"):
+            look(AT)
+    monkeypatch.setattr(stores, "_system", lambda *_: memory)
+    assert list(stores.list_objects(AT)) == ["1.png"]
+    found = stores.find_object(f"{AT}/1.png")
+    assert found is not None
+    assert found.size == 4
+
+
 def test_films_are_sent_to_workers_by_name():
     film = StoredFilm(f"{AT}/1.png", 5, 7)
     assert engines._is_named((3, [(0, film)]))

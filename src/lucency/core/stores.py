@@ -134,15 +134,15 @@ def resolved_place(place: str) -> str:
 
 
 def list_objects(root: str) -> Listing:
-    """Return what lies below a URL, by name, as it was when this process first looked.
+    """Return what lies below a URL, by name, as it was when this process first found it.
 
     Left out are names that are no path: with empty parts, or with dots for parts; a line says so.
     Raises ValueError in one line where nothing is there, and for a store that cannot be listed.
     """
-    found = _listed(url_of(root))
-    if not isinstance(found, str):
-        return found
-    raise ValueError(found)
+    url = url_of(root)
+    found = _listed(url)
+    _ROOTS[url] = None
+    return found
 
 
 def find_object(place: str | Path) -> StoredObject | None:
@@ -153,8 +153,7 @@ def find_object(place: str | Path) -> StoredObject | None:
     url = url_of(place)
     for root in _ROOTS:
         if url.startswith(f"{root}/"):
-            found = _listed(root)
-            return None if isinstance(found, str) else found.get(url[len(root) + 1 :])
+            return _listed(root).get(url[len(root) + 1 :])
     system, path = _opened(url)
     try:
         about = _patiently(partial(system.info, path), url)
@@ -203,21 +202,20 @@ _ROOTS: dict[str, None] = {}  # that this process has listed
 
 
 @cache
-def _listed(root: str) -> Listing | str:
-    """Return what lies below a root, or why it cannot be listed, which is looked at once."""
-    _ROOTS[root] = None
+def _listed(root: str) -> Listing:
+    """Return what lies below a root, which is looked at once; a failure is not remembered."""
+    system, path = _opened(root)
     try:
-        system, path = _opened(root)
         found: dict[str, Any] = _patiently(partial(system.find, path, detail=True), root)
     except FileNotFoundError:
-        return f"{root}: there is no such folder or bucket"
-    except ValueError as error:
-        return str(error)
+        raise ValueError(f"{root}: there is no such folder or bucket") from None
     below = {name[len(path) :].removeprefix("/"): one for name, one in found.items()}
     kept = {name: _object(one) for name, one in below.items() if _is_path(name)}
     if odd := [name for name in below if name not in kept and not name.endswith("/")]:
         say(f"Left out below {root}: {len(odd):,} objects whose names are no paths ({odd[0]!r}, …)")
-    return kept or f"{root}: nothing lies there"
+    if not kept:
+        raise ValueError(f"{root}: nothing lies there")
+    return kept
 
 
 def _is_path(name: str) -> bool:
