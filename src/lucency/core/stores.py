@@ -14,7 +14,8 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +27,8 @@ from lucency.core.progress import say
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries
 FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter is a drive
 SECRET = re.compile(r"(\w\w:/+)(?:[^/\s:]*:\S*|[^/\s]*)@")  # with a colon, slashes too
+UNFINISHED = re.compile(r".+\.[0-9a-f]{32}(\.new)?")  # beside a file that is written
+DAY = 86_400  # seconds
 SAME = {"s3a": "s3", "gcs": "gs"}  # schemes of one store
 LOCAL = ("file", "local")
 OWN = "memory"  # of one process
@@ -170,7 +173,8 @@ def read_object(place: str | Path, *, start: int = 0, end: int | None = None) ->
     """
     url = url_of(place)
     if not url:
-        return Path(place).read_bytes()[start:end]
+        with _in_one_line(place, "read", "expected a file that may be read"):
+            return Path(place).read_bytes()[start:end]
     system, path = _opened(url)
     some = {"start": start, "end": end} if start or end is not None else {}
     return _patiently(partial(system.cat_file, path, **some), url)
@@ -183,11 +187,8 @@ def write_object(place: str, content: bytes) -> None:
     """
     url = url_of(place)
     if not url:
-        file = Path(place)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
-        write_whole(beside, content)
-        beside.replace(file)
+        with _in_one_line(place, "written", "expected a folder that can be written to"):
+            _write_local(Path(place), content)
         return
     system, path = _opened(url)
     try:
@@ -196,6 +197,43 @@ def write_object(place: str, content: bytes) -> None:
         raise ValueError(
             f"{url}: there is no such bucket: make it first, or name another"
         ) from None
+
+
+def _write_local(file: Path, content: bytes) -> None:
+    """Write a file by way of one beside it, which is not left behind; see `UNFINISHED`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    try:
+        write_whole(beside, content)
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _in_one_line(place: str | Path, act: str, remedy: str) -> Iterator[None]:
+    """Raise ValueError for errors of the system; FileNotFoundError goes through for a read."""
+    try:
+        yield
+    except OSError as error:
+        if act == "read" and isinstance(error, FileNotFoundError):
+            raise
+        why = error.strerror or type(error).__name__
+        raise ValueError(f"{place}: cannot be {act} ({why}): {remedy}") from None
+
+
+def remove_unfinished(files: Iterable[Path]) -> int:
+    """Remove, of local files, what a killed `write_object` left over a day ago; return how many.
+
+    What others remove meanwhile, and what this user may not remove, is left to them.
+    """
+    removed, now = 0, time.time()
+    for file in files:
+        with suppress(FileNotFoundError, PermissionError):
+            if UNFINISHED.fullmatch(file.name) and now - file.stat().st_mtime > DAY:
+                file.unlink()
+                removed += 1
+    return removed
 
 
 _ROOTS: dict[str, None] = {}  # that this process has listed
