@@ -144,7 +144,7 @@ def test_secrets_with_slashes_are_refused_and_never_shown(place: str):
 
 def test_an_at_sign_below_a_bucket_is_no_credential():
     assert stores.named_place("s3://bucket/a@b/films") == "s3://bucket/a@b/films"
-    for text in ("s3://bucket/a@b", "C:/Users/me@home/films", "/films/a@b"):
+    for text in ("s3://bucket/a@b", "D:/me@home/films", "/films/a@b"):
         assert stores.without_credentials(text) == text
 
 

@@ -187,7 +187,7 @@ def write_object(place: str, content: bytes) -> None:
     """
     url = url_of(place)
     if not url:
-        with _in_one_line(place, "written", "expected a folder that can be written to"):
+        with _in_one_line(place, "written", "expected a folder to write to: name another"):
             _write_local(Path(place), content)
         return
     system, path = _opened(url)
