@@ -55,6 +55,9 @@ def refuse_odd(number: int) -> int:
         ("local://nonsense", "--engine local://nonsense: expected local, or slurm"),
         ("dask://localhost:8786/x", "expected dask://HOST:PORT of a scheduler"),
         ("dask://localhost", "expected dask://HOST:PORT of a scheduler"),
+        ("dask://h:99999999", "--engine dask://h:99999999: expected dask://HOST:PORT .*Port out"),
+        ("dask://[::1:8786", r"--engine dask://\[::1:8786: expected dask://HOST:PORT of a sched"),
+        (f"dask://{'h' * 70}:1", "--engine dask://h+:1: expected dask://HOST:PORT of a scheduler"),
     ],
 )
 def test_an_engine_that_cannot_be_had_is_refused(engine: str, message: str):

@@ -1,6 +1,7 @@
 """Object stores: films, tables and shared shards at a URL are those of a folder, byte for byte."""
 
 import errno
+import os
 import pickle
 import shutil
 import subprocess
@@ -123,6 +124,30 @@ def test_credentials_in_a_url_are_refused_and_never_shown(tmp_path: Path):
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://KEY:SEC/RET@bucket/films",
+        "s3://KEY:/SECRET@bucket/films",
+        "s3://KEY:SEC@RET/@bucket/films",
+        "simplecache::s3://KEY:SEC/RET@bucket/films",
+        "s3://KEY:SEC/RET@bucket/films::zip://a",
+    ],
+)
+def test_secrets_with_slashes_are_refused_and_never_shown(place: str):
+    with pytest.raises(ValueError, match=r"credentials|the URL of one") as caught:
+        stores.named_place(place)
+    for shown in (str(caught.value), stores.without_credentials(f"found {place} there")):
+        assert "…@bucket/films" in shown
+        assert {part for part in ("KEY", "SEC", "RET") if part in shown} == set()
+
+
+def test_an_at_sign_below_a_bucket_is_no_credential():
+    assert stores.named_place("s3://bucket/a@b/films") == "s3://bucket/a@b/films"
+    for text in ("s3://bucket/a@b", "D:/me@home/films", "/films/a@b"):
+        assert stores.without_credentials(text) == text
+
+
 def test_a_url_goes_through_a_protocol_and_a_path_as_it_is(tmp_path: Path):
     file = tmp_path / "p.toml"
     write_protocol(file, {"source": "csv", "root": "s3://bucket/films/", "labels": "t.csv"})
@@ -232,6 +257,66 @@ def test_shards_are_shared_and_nothing_is_prepared_twice(
     assert shards_of(tmp_path / "alone") == shards_of(tmp_path / "second")
 
 
+def test_a_rejection_is_not_shared(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    choose_cache(str(tmp_path / "cache"))
+    decode, first = film_cache.prepare_file, sorted(phantoms.glob("images/*.png"))[0]
+
+    def without_decoder(film: Any, **about: Any) -> Any:
+        return "no decoder" if Path(film.place).name == first.name else decode(film, **about)
+
+    monkeypatch.setattr(film_cache, "prepare_file", without_decoder)
+    assert len(prepared_of(str(phantoms), tmp_path / "first").manifest) == FILMS - 1
+    [place] = (tmp_path / "cache" / SHARDS).iterdir()
+    assert sorted(one.name for one in place.iterdir()) == ["00001.json", "00001.npy"]
+    prepare_shard = film_cache._prepare_shard
+
+    def shared_too(folder: Path, preparation: Preparation, shard: Any) -> film_cache.Made:
+        made = prepare_shard(folder, preparation, shard)
+        shared_shards.share_shard(str(place), folder, shard[0])  # what no one else may take
+        return made
+
+    with monkeypatch.context() as sharing:
+        sharing.setattr(film_cache, "_prepare_shard", shared_too)
+        prepared_of(str(phantoms), tmp_path / "other")
+    assert (place / "00000.json").is_file()
+    monkeypatch.setattr(film_cache, "prepare_file", decode)
+    assert len(prepared_of(str(phantoms), tmp_path / "second").manifest) == FILMS
+
+
+@pytest.mark.parametrize("blocked", ["file/cache", "cache"])
+def test_a_cache_that_cannot_be_written_is_named(blocked: str, tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "cache" / shared_shards.NOTE).mkdir(parents=True)
+    with pytest.raises(ValueError, match=f"--cache {tmp_path}/.*: cannot be written .*: expected"):
+        shared_shards.open_shared(f"{tmp_path / blocked}/{SHARDS}/0123")
+    assert [one.name for one in (tmp_path / "cache").iterdir()] == [shared_shards.NOTE]
+
+
+def test_a_shard_that_cannot_be_read_is_named(tmp_path: Path):
+    (tmp_path / "00000.json").mkdir()
+    with pytest.raises(ValueError, match=f"{tmp_path}/00000.json: cannot be read"):
+        shared_shards.fetch_shard(str(tmp_path), 0)
+    assert shared_shards.fetch_shard(str(tmp_path), 1).state == "absent"
+
+
+def test_what_killed_runs_left_in_a_cache_is_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    place, sign = tmp_path / SHARDS / "0123", "0123456789abcdef" * 2
+    place.mkdir(parents=True)
+    old = [place / f"00000.npy.{sign}", place / f"00000.json.{sign}.new", tmp_path / "x"]
+    old += [tmp_path / f"{shared_shards.NOTE}.{sign}", place / "00000.npy", place / "00000.json"]
+    new = place / f"00001.npy.{sign}"
+    for file in (*old, new):
+        file.write_bytes(b"")
+    for file in old:
+        os.utime(file, (1.0, 1.0))
+    shared_shards.open_shared(str(place))
+    left = {file.name for file in tmp_path.rglob("*") if file.is_file()}
+    assert left == {"x", "00000.npy", "00000.json", new.name, shared_shards.NOTE}
+    assert "3 half-written files of killed runs removed" in capsys.readouterr().err
+
+
 def test_films_with_other_content_are_not_taken_from_the_cache(phantoms: Path, tmp_path: Path):
     remember(phantoms)
     choose_cache("memory://share/cache")
@@ -322,6 +407,27 @@ def test_a_store_that_fails_rejects_no_film(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stores, "_system", lambda *_: Failing(*[OSError(errno.EIO, "broken")] * 9))
     with pytest.raises(ValueError, match="the store fails"):
         load_film(StoredFilm(f"{AT}/images/1.png", 9, 0))
+
+
+def test_a_listing_that_failed_is_tried_anew(monkeypatch: pytest.MonkeyPatch):
+    stores.write_object(f"{AT}/1.png", b"here")
+    memory, failing = fsspec.filesystem("memory"), Failing()
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(stores, "PAUSES", ())
+    monkeypatch.setattr(failing, "find", broken, raising=False)
+    monkeypatch.setattr(failing, "info", broken, raising=False)
+    monkeypatch.setattr(stores, "_system", lambda *_: failing)
+    for look in (stores.list_objects, lambda at: stores.find_object(f"{at}/1.png")):
+        with pytest.raises(ValueError, match="the store fails"):
+            look(AT)
+    monkeypatch.setattr(stores, "_system", lambda *_: memory)
+    assert list(stores.list_objects(AT)) == ["1.png"]
+    found = stores.find_object(f"{AT}/1.png")
+    assert found is not None
+    assert found.size == 4
 
 
 def test_films_are_sent_to_workers_by_name():
@@ -546,4 +652,4 @@ def test_two_commands_at_once_share_one_cache(server: str, phantoms: Path, tmp_p
         assert one.returncode == 0, said
     run_of(str(phantoms), tmp_path / "near", "--until", "prepare")
     assert shards_of(outs[0]) == shards_of(outs[1]) == shards_of(tmp_path / "near")
-    assert len([name for name in stored("five/cache") if name.endswith(".json")]) == 3
+    assert len([name for name in stored("five/cache") if name.endswith(".json")]) == 2

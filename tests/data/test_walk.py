@@ -1,6 +1,7 @@
 """The walk that finds films for every command: links, cycles, hidden files, what is left out."""
 
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,15 @@ def test_a_folder_and_a_film_of_it_are_one_film_each(
     with pytest.raises(ValueError, match="none holds no film; expected PNG, JPEG or DICOM films"):
         films_below([tmp_path / "none"])
     assert capsys.readouterr().err == ""
+
+
+def test_the_url_of_a_local_place_is_that_place(tmp_path: Path):
+    folder = tmp_path / "a b"
+    touch(folder, "1.png", "2.png")
+    packed = Path(shutil.make_archive(str(tmp_path / "films"), "zip", folder))
+    for place in (folder, folder / "1.png", packed):
+        assert films_below([Path(place.as_uri())]) == films_below([place])
+    assert len(films_below([Path(packed.as_uri())])) == 2
 
 
 def test_dicom_films_are_found_by_suffix_or_content(

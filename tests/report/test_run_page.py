@@ -42,6 +42,7 @@ from lucency.evaluation.subgroups import worst_group
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import no_scores
 from lucency.explain.heatmaps import even_centres
+from lucency.report import film_figures
 from lucency.report.film_figures import show_preparation
 from lucency.report.predictions_page import CHOSEN
 from lucency.report.rendering import decimal, p_value, whole
@@ -497,6 +498,17 @@ def test_films_before_preparation_are_read_from_disk(
     assert all(strip["histogram"].startswith("<svg ") for strip in strips)
     assert re.fullmatch(r"mean 10[0-4] → \d+, standard deviation 58 → \d+", strips[0]["caption"])
     assert show_preparation(experiment.prepared, films=3, seed=0) == []
+
+
+def test_a_store_that_fails_costs_the_report_no_more_than_its_films(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(place: str) -> bool:
+        raise ValueError("s3://films: the store fails")
+
+    monkeypatch.setattr(film_figures, "film_exists", failing)
+    assert show_preparation(experiment.prepared, films=3, seed=0) == []
+    assert "no preparation of films: s3://films: the store fails" in capsys.readouterr().err
 
 
 def test_a_preprocessing_study_is_shown_with_the_films(text: str, sparse: str) -> None:

@@ -50,6 +50,7 @@ def sweep(
     changes: options.Changes = None,
     workers: options.Workers = 0,
     engine: options.Engine = "local",
+    cache: options.Cache = "",
     json: options.Json = False,
 ) -> None:
     """Search keys of a protocol by their macro AUC on validation films, never on test films.

@@ -23,7 +23,7 @@ from itertools import chain, islice
 from pathlib import Path, PurePath
 from shutil import which
 from typing import Any, TypeVar, cast
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from lucency.core.manifest import counted
 from lucency.core.parallel import QUEUE, in_workers
@@ -79,7 +79,7 @@ def choose_engine(engine: str) -> str:
     if kind == "slurm":
         _require_slurm(engine)
     elif kind == "dask":
-        _require_scheduler(urlsplit(engine))
+        _require_scheduler(engine)
     _CHOSEN.set(engine)
     return engine
 
@@ -114,12 +114,19 @@ def _on_dask(
             executor.shutdown(wait=False)
 
 
-def _require_scheduler(engine: SplitResult) -> None:
-    """Raise ValueError where nothing listens, before other work is done."""
+def _require_scheduler(engine: str) -> None:
+    """Raise ValueError where nothing listens, before other work is done, and for no address."""
     try:
-        socket.create_connection((engine.hostname or "", engine.port or 0), SECONDS).close()
+        address = urlsplit(engine)
+        place = (address.hostname or "", address.port or 0)
+        socket.create_connection(place, SECONDS).close()
     except OSError as error:
-        raise ValueError(NO_SCHEDULER.format(engine.netloc, error)) from error
+        raise ValueError(NO_SCHEDULER.format(engine.partition("://")[2], error)) from error
+    except ValueError as error:  # of a port, a bracket or a name that is too long
+        raise ValueError(
+            f"--engine {engine}: expected dask://HOST:PORT of a scheduler, such as "
+            f"dask://localhost:8786 ({error})"
+        ) from None
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +26,9 @@ from lucency.core.progress import say
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries
 FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter is a drive
+SECRET = re.compile(r"(\w\w:/+)(?:[^/\s:]*:\S*|[^/\s]*)@")  # with a colon, slashes too
+UNFINISHED = re.compile(r".+\.[0-9a-f]{32}(\.new)?")  # beside a file that is written
+DAY = 86_400  # seconds
 SAME = {"s3a": "s3", "gcs": "gs"}  # schemes of one store
 LOCAL = ("file", "local")
 OWN = "memory"  # of one process
@@ -83,14 +87,16 @@ def named_place(place: str) -> str:
     if not url and "://" not in place:
         return place
     scheme, _, below = url.partition("://")
-    if "@" in below.partition("/")[0]:
+    first, _, rest = below.partition("/")
+    if "@" in first or (":" in first and "@" in rest):  # secrets of AWS may hold slashes
         raise ValueError(
             f"{without_credentials(url)}: a URL with credentials: put them where the store's own "
             "programs look for them (environment, profile)"
         )
     if not url or "::" in url:
         raise ValueError(
-            f"{place}: expected a folder, or the URL of one, such as s3://BUCKET/films"
+            f"{without_credentials(place)}: expected a folder, or the URL of one, such as "
+            "s3://BUCKET/films"
         )
     if scheme in LOCAL:
         local = unquote(urlsplit(url).path)
@@ -104,10 +110,10 @@ def named_place(place: str) -> str:
 def without_credentials(text: str) -> str:
     """Return text that may hold URLs without what stands before an @ in their places.
 
-    >>> without_credentials("found s3://key:secret@bucket/films")
-    'found s3://…@bucket/films'
+    >>> without_credentials("found s3://key:sec/ret@bucket/films, s3://bucket/a@b.png")
+    'found s3://…@bucket/films, s3://bucket/a@b.png'
     """
-    return re.sub(r"://[^/\s]*@", "://…@", text)
+    return SECRET.sub(r"\1…@", text)
 
 
 def place_text(place: str | Path) -> str:
@@ -131,15 +137,15 @@ def resolved_place(place: str) -> str:
 
 
 def list_objects(root: str) -> Listing:
-    """Return what lies below a URL, by name, as it was when this process first looked.
+    """Return what lies below a URL, by name, as it was when this process first found it.
 
     Left out are names that are no path: with empty parts, or with dots for parts; a line says so.
     Raises ValueError in one line where nothing is there, and for a store that cannot be listed.
     """
-    found = _listed(url_of(root))
-    if not isinstance(found, str):
-        return found
-    raise ValueError(found)
+    url = url_of(root)
+    found = _listed(url)
+    _ROOTS[url] = None
+    return found
 
 
 def find_object(place: str | Path) -> StoredObject | None:
@@ -150,8 +156,7 @@ def find_object(place: str | Path) -> StoredObject | None:
     url = url_of(place)
     for root in _ROOTS:
         if url.startswith(f"{root}/"):
-            found = _listed(root)
-            return None if isinstance(found, str) else found.get(url[len(root) + 1 :])
+            return _listed(root).get(url[len(root) + 1 :])
     system, path = _opened(url)
     try:
         about = _patiently(partial(system.info, path), url)
@@ -168,7 +173,8 @@ def read_object(place: str | Path, *, start: int = 0, end: int | None = None) ->
     """
     url = url_of(place)
     if not url:
-        return Path(place).read_bytes()[start:end]
+        with _in_one_line(place, "read", "expected a file that may be read"):
+            return Path(place).read_bytes()[start:end]
     system, path = _opened(url)
     some = {"start": start, "end": end} if start or end is not None else {}
     return _patiently(partial(system.cat_file, path, **some), url)
@@ -181,11 +187,8 @@ def write_object(place: str, content: bytes) -> None:
     """
     url = url_of(place)
     if not url:
-        file = Path(place)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
-        write_whole(beside, content)
-        beside.replace(file)
+        with _in_one_line(place, "written", "expected a folder to write to: name another"):
+            _write_local(Path(place), content)
         return
     system, path = _opened(url)
     try:
@@ -196,25 +199,61 @@ def write_object(place: str, content: bytes) -> None:
         ) from None
 
 
+def _write_local(file: Path, content: bytes) -> None:
+    """Write a file by way of one beside it, which is not left behind; see `UNFINISHED`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    try:
+        write_whole(beside, content)
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _in_one_line(place: str | Path, act: str, remedy: str) -> Iterator[None]:
+    """Raise ValueError for errors of the system; FileNotFoundError goes through for a read."""
+    try:
+        yield
+    except OSError as error:
+        if act == "read" and isinstance(error, FileNotFoundError):
+            raise
+        why = error.strerror or type(error).__name__
+        raise ValueError(f"{place}: cannot be {act} ({why}): {remedy}") from None
+
+
+def remove_unfinished(files: Iterable[Path]) -> int:
+    """Remove, of local files, what a killed `write_object` left over a day ago; return how many.
+
+    What others remove meanwhile, and what this user may not remove, is left to them.
+    """
+    removed, now = 0, time.time()
+    for file in files:
+        with suppress(FileNotFoundError, PermissionError):
+            if UNFINISHED.fullmatch(file.name) and now - file.stat().st_mtime > DAY:
+                file.unlink()
+                removed += 1
+    return removed
+
+
 _ROOTS: dict[str, None] = {}  # that this process has listed
 
 
 @cache
-def _listed(root: str) -> Listing | str:
-    """Return what lies below a root, or why it cannot be listed, which is looked at once."""
-    _ROOTS[root] = None
+def _listed(root: str) -> Listing:
+    """Return what lies below a root, which is looked at once; a failure is not remembered."""
+    system, path = _opened(root)
     try:
-        system, path = _opened(root)
         found: dict[str, Any] = _patiently(partial(system.find, path, detail=True), root)
     except FileNotFoundError:
-        return f"{root}: there is no such folder or bucket"
-    except ValueError as error:
-        return str(error)
+        raise ValueError(f"{root}: there is no such folder or bucket") from None
     below = {name[len(path) :].removeprefix("/"): one for name, one in found.items()}
     kept = {name: _object(one) for name, one in below.items() if _is_path(name)}
     if odd := [name for name in below if name not in kept and not name.endswith("/")]:
         say(f"Left out below {root}: {len(odd):,} objects whose names are no paths ({odd[0]!r}, …)")
-    return kept or f"{root}: nothing lies there"
+    if not kept:
+        raise ValueError(f"{root}: nothing lies there")
+    return kept
 
 
 def _is_path(name: str) -> bool:

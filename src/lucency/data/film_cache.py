@@ -287,16 +287,21 @@ def one_thread() -> Iterator[None]:
 
 
 def _obtain_shard(folder: Path, preparation: Preparation, shared: str, shard: Shard) -> Made:
-    """Write a shard: from the shared place where it has one of these very films, else prepared."""
+    """Write a shard: from the shared place where it has one of these very films, else prepared.
+
+    A shard with films that cannot be decoded is neither shared nor taken: another machine may be
+    able to decode them.
+    """
     if not shared:
         return _prepare_shard(folder, preparation, shard)
     number, films = shard
     found = fetch_shard(shared, number)
-    if not found.state and _is_made_of(found.receipt, films):
+    if not found.state and not any(_rejects(found.receipt)) and _is_made_of(found.receipt, films):
         keep_shard(folder, number, found)
-        return Made(len(films), dict(_rejects(found.receipt)), "fetched")
+        return Made(len(films), Rejects(), "fetched")
     made = _prepare_shard(folder, preparation, shard)
-    share_shard(shared, folder, number)
+    if not made.rejects:
+        share_shard(shared, folder, number)
     return made._replace(how="mended") if found.state == "damaged" else made
 
 

@@ -135,10 +135,10 @@ def films_below(places: Iterable[Path]) -> list[Path]:
     """
     files = dict[Path, None]()
     for place in places:
+        place = Path(named_place(str(place)))  # of file:// the path
         found = (place,)
         if url_of(place):
-            named = Path(named_place(str(place)))
-            found = (named,) if film_exists(named) else film_files(named)
+            found = (place,) if film_exists(place) else film_files(place)
         elif place.is_dir():
             found = film_files(place)
         elif place.is_file() and place.name.lower().endswith(ARCHIVE_SUFFIXES):

@@ -19,12 +19,14 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lucency.core.film_shards import SHARDS, Receipt, put_shard, read_receipt, shard_name
-from lucency.core.manifest import Preparation
+from lucency.core.manifest import Preparation, counted
+from lucency.core.progress import say
 from lucency.core.stage import fingerprint
 from lucency.core.stores import (
     absolute_place,
     named_place,
     read_object,
+    remove_unfinished,
     require_package,
     url_of,
     write_object,
@@ -76,8 +78,20 @@ def shared_place(preparation: Preparation, image: Shaped[np.ndarray, " n"]) -> s
 
 
 def open_shared(place: str) -> None:
-    """Write a note into the place; ValueError in one line where nothing can be written there."""
-    write_object(f"{place.rpartition(f'/{SHARDS}/')[0]}/{NOTE}", ABOUT)
+    """Write a note into the place; ValueError in one line where nothing can be written there.
+
+    From a folder, files that killed runs left half-written over a day ago are removed.
+    """
+    cache = place.rpartition(f"/{SHARDS}/")[0]
+    try:
+        write_object(f"{cache}/{NOTE}", ABOUT)
+    except ValueError as error:
+        raise ValueError(f"--cache {error}") from None
+    if not url_of(cache):
+        folder = Path(cache)
+        removed = remove_unfinished([*folder.glob(f"{NOTE}.*"), *folder.glob(f"{SHARDS}/*/*.*.*")])
+        if removed:
+            say(f"Cache {cache}: {counted(removed, 'half-written file')} of killed runs removed")
 
 
 def fetch_shard(place: str, number: int) -> SharedShard:

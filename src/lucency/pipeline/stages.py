@@ -147,9 +147,10 @@ def prepared(run: Run) -> Prepared:
     """Return the films as a network sees them; as they are prepared, where files are gone."""
     films, out = manifest(run), run.cache / "prepared"
     path = films.facts["path"].to_numpy(dtype=str)
-    made_before = (out / RECEIPT).is_file()
-    gone = sum(not film_exists(file) for file in path.tolist()) if made_before else 0
-    lost = places_absent(source(run))
+    lost, gone = places_absent(source(run)), 0
+    if (out / RECEIPT).is_file():  # made before
+        rootless = any(key.endswith("root") for key in lost)  # no film is looked for
+        gone = len(path) if rootless else sum(not film_exists(file) for file in path.tolist())
     if gone:
         if not lost:
             absent = counted(gone, "film", "is/are", of=len(path))

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
+from lucency.core.progress import say
 from lucency.data.dicom import GreyFilm
 from lucency.data.film_files import film_exists, in_reading_order
 from lucency.data.images import read_film
@@ -60,12 +61,16 @@ def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[dict[
     """Return films sampled with `seed`: pictures, histogram of grey levels, and its caption.
 
     The pictures are the original, preprocessed, and as network input. Films whose file is no longer
-    at its path are left out; the list may be short or empty.
+    at its path are left out; the list may be short, or empty, as where a store fails.
     """
     facts = prepared.manifest.facts
     path = facts["path"].to_list() if "path" in facts else [""] * len(facts)
     drawn = np.random.default_rng(seed).permutation(len(facts))
-    there = sorted([row for row in drawn if film_exists(path[row])][:films])
+    try:
+        there = sorted([row for row in drawn if film_exists(path[row])][:films])
+    except ValueError as error:  # of a store: the films are prepared, the report needs no more
+        say(f"The report shows no preparation of films: {error}")
+        return []
     files = in_reading_order([path[row] for row in there])
     film = {number: read_film(file, bits=prepared.preparation.bits) for number, file in files}
     return [
