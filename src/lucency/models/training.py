@@ -33,7 +33,7 @@ from lucency.core.manifest import Prepared, counted
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
 from lucency.core.progress import Advance, AfterEpoch, say, unwatched
-from lucency.core.stage import is_complete, partial_folder
+from lucency.core.stage import inputs_of, is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
 from lucency.evaluation.conformal import fit_sets
 from lucency.evaluation.thresholds import threshold_table
@@ -131,7 +131,7 @@ def train(  # noqa: PLR0913 - what a training is made from, and two who watch it
     `after_epoch` also sees, in the beginning, the epochs of a training that goes on.
     """
     inputs = {
-        "training": protocol.training_of(choice.name).model_dump(),
+        "training": protocol.training_of(choice.name).deciding | _tracked_before(out),
         "network": choice.model_dump(exclude={"training"}),
         "weights": fingerprint_weights(choice, root=Path(protocol.data.root)),
         "findings": list(prepared.manifest.findings),
@@ -152,6 +152,15 @@ def train(  # noqa: PLR0913 - what a training is made from, and two who watch it
             (out / checkpoint.CHECKPOINT).unlink(missing_ok=True)
         job.accelerator.wait_for_everyone()
     return out
+
+
+def _tracked_before(out: Path) -> dict[str, bool]:
+    """Return what the receipt of a network has of its tracker, of which no other is made anew.
+
+    It was `tensorboard` before there were others; `false` still says nothing.
+    """
+    known = (inputs_of(out) or {}).get("training", {})
+    return {"tensorboard": known.get("tensorboard", False)}
 
 
 def check_choice(choice: Network, *, root: Path, training: Training | None = None) -> None:
