@@ -208,5 +208,5 @@ def test_a_run_of_before_trackers_opens_and_its_tracker_may_change(place: Path):
     assert run_of(place, "training.tracker=mlflow").protocol.training.tracker == "mlflow"
     own = "network.0.training={tracker='wandb'}"
     assert run_of(place, own).protocol.training_of("test_resnet").tracker == "wandb"
-    with pytest.raises(ValueError, match="training.epochs: was 10, now 3"):
+    with pytest.raises(ValueError, match=r"training.epochs: was 10, now 3"):
         run_of(place, own, "training.epochs=3")

@@ -168,12 +168,17 @@ def check_choice(choice: Network, *, root: Path, training: Training | None = Non
     check_name(choice.built, head=choice.head)
     if training is not None:
         check_tracker(training.tracker)
-        check_frozen(choice.built, head=choice.head, frozen=training.frozen)
-        if training.probe or training.retrain != "none":
-            with torch.device("meta"):
-                body = build_body(choice.built, head=choice.head)
-            require_linear(body, name=choice.name)
+        check_layers(choice, training=training)
     fingerprint_weights(choice, root=root)
+
+
+def check_layers(choice: Network, *, training: Training) -> None:
+    """Raise ValueError unless the network has the layers that its training needs."""
+    check_frozen(choice.built, head=choice.head, frozen=training.frozen)
+    if training.probe or training.retrain != "none":
+        with torch.device("meta"):
+            body = build_body(choice.built, head=choice.head)
+        require_linear(body, name=choice.name)
 
 
 def check_labels(label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...]) -> None:
