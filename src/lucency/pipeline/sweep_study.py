@@ -14,7 +14,7 @@ from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,11 @@ from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.sweep_optimism import SweepResults, conclude_sweep, optimism_table
 from lucency.pipeline import stages
 from lucency.pipeline.run import FINALS, Run, kept, open_run, sharing, validation_auc
+
+if TYPE_CHECKING:  # a sweep alone needs Optuna
+    from optuna.trial import Trial
+
+    from lucency.pipeline.trials import Trials
 
 TEXT = ("state", "reason", "candidate", "part", "key")
 UNUSED = ("external", "explanation", "ensemble", "unfamiliar")  # sections of what is made later
@@ -79,13 +84,10 @@ def _check_candidates(protocol: Protocol) -> None:
 @kept
 def search(run: Run) -> pd.DataFrame:
     """Return the table of all trials, done by this process and others, as SweepResults has it."""
-    from lucency.pipeline.trials import Trials
-
     _patiently(partial(stages.prepared, run))
     _patiently(partial(stages.parts, run))
     _check_objective(run)
     trials = _trials(run)
-    assert isinstance(trials, Trials)
     with closing(trials.each()) as several:
         for trial, values in several:
             try:
@@ -98,7 +100,7 @@ def search(run: Run) -> pd.DataFrame:
     return _table(trials)
 
 
-def _trials(run: Run) -> Any:
+def _trials(run: Run) -> Trials:
     """Return the trials of a run's sweep, as `lucency.pipeline.trials` keeps them."""
     from lucency.pipeline.trials import Trials
 
@@ -117,7 +119,7 @@ def _check_objective(run: Run) -> None:
         )
 
 
-def _do_trial(run: Run, trials: Any, trial: Any, values: dict[str, Any]) -> None:
+def _do_trial(run: Run, trials: Trials, trial: Trial, values: dict[str, Any]) -> None:
     """Train one candidate and enter its macro AUC on validation films, or why it has none."""
     shown = ", ".join(f"{key} = {_short(value)}" for key, value in values.items())
     say(f"Trial {trial.number} of 0 to {trials.sweep.trials - 1}: {shown}")
@@ -129,7 +131,9 @@ def _do_trial(run: Run, trials: Any, trial: Any, values: dict[str, Any]) -> None
     say(f"Trial {trial.number}: {reason or f'val AUC {value:.3f}'}")
 
 
-def _score(run: Run, trials: Any, trial: Any, values: dict[str, Any]) -> tuple[float | None, str]:
+def _score(
+    run: Run, trials: Trials, trial: Trial, values: dict[str, Any]
+) -> tuple[float | None, str]:
     """Return a candidate's macro AUC on validation films and "", or None and why it has none.
 
     What is wrong with the candidate alone ends its trial. All else ends the sweep, so that no trial
@@ -195,7 +199,7 @@ def _discard_weights(home: Path) -> None:
             file.unlink()
 
 
-def _table(trials: Any) -> pd.DataFrame:
+def _table(trials: Trials) -> pd.DataFrame:
     from lucency.pipeline.trials import REASON
 
     rows = []
