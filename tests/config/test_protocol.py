@@ -332,3 +332,30 @@ def test_usual_levels_of_sets_change_no_network_of_before():
     assert other.levels == {"error": 0.2, "missed": 0.05}
     assert other.scoring == EvaluationChoices().scoring
     assert not {*other.levels} & {*other.scoring}
+
+
+# --- what was written before
+
+
+@pytest.mark.parametrize(("was", "now"), [("false", "none"), ("true", "tensorboard")])
+def test_a_protocol_of_before_trackers_reads(tmp_path: Path, was: str, now: str):
+    """Protocols had `tensorboard`, in [training], in a network's training and in a variant's."""
+    old = SMALLEST + f"training = {{ tensorboard = {was} }}\n[training]\ntensorboard = {was}\n"
+    protocol = read(tmp_path, old)
+    assert protocol.training.tracker == protocol.training_of("densenet121").tracker == now
+    assert reread(protocol, tmp_path) == protocol
+    variant = f"[[variant]]\nname = 'other'\ntraining = {{ tensorboard = {was}, epochs = 3 }}\n"
+    assert read(tmp_path, SMALLEST + variant).varied("other", seed=0).training.tracker == now
+
+
+@pytest.mark.parametrize("keys", ['tensorboard = true\ntracker = "mlflow"', "tensorboard = 1"])
+def test_an_earlier_name_beside_the_new_one_or_with_another_value_is_refused(
+    tmp_path: Path, keys: str
+):
+    with pytest.raises(ValueError, match=r"training: .*tensorboard is the earlier name of tracker"):
+        read(tmp_path, f"{SMALLEST}[training]\n{keys}\n")
+
+
+def test_a_variant_that_differs_in_its_tracker_alone_changes_nothing(tmp_path: Path):
+    with pytest.raises(ValueError, match="variant 'other' changes nothing"):
+        read(tmp_path, SMALLEST + '[[variant]]\nname = "other"\ntraining = { tracker = "wandb" }\n')

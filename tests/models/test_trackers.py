@@ -1,5 +1,6 @@
 """Trackers: what they hold is read back, a killed training goes on in them, and nothing leaks."""
 
+import json
 import os
 import sys
 import types
@@ -12,6 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lucency.config.protocol import parse_protocol
+from lucency.core.stage import RECEIPT
 from lucency.models import trackers
 from lucency.models import training as train_module
 from lucency.models.training import check_choice
@@ -198,3 +200,32 @@ def test_no_file_is_named_to_a_tracker() -> None:
     assert made["network.architecture"] == "local-dir"
     assert made["network.weights"] == "a file"
     assert "/films" not in str(made)
+
+
+TRAINING_BEFORE = {  # the receipt's `training` as it was before there were other trackers
+    "epochs": 2, "batch": 8, "micro_batch": 0, "sync_batch_norm": False, "optimizer": "adam",
+    "learning_rate": 1e-3, "schedule": "cosine", "snapshots": 0, "warmup_epochs": 0.0,
+    "weight_decay": 0.0, "clip_norm": 0.0, "frozen_epochs": 0, "frozen": 0.0,
+    "unfreeze_epochs": 0, "layer_decay": 1.0, "probe": False, "retrain": "none", "ema": 0.0,
+    "swa_epochs": 0, "swa_rate": 0.1, "patience": 0, "keep": "best", "dropout": 0.0,
+    "augment": "none", "augment_strength": 1.0, "mixup": 0.0, "smoothing": 0.0,
+    "normalise": "network", "precision": "float32", "loss": "bce", "reweigh_after": 0.8, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_network_of_before_trackers_is_not_made_from_other_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, tensorboard: bool
+) -> None:
+    out = tmp_path / "net"
+    learn(out, toy_protocol())
+    inputs = json.loads((out / RECEIPT).read_text())
+    before = TRAINING_BEFORE | {"tensorboard": tensorboard}
+    assert inputs["training"] == TRAINING_BEFORE | {"tensorboard": False}
+    assert inputs["evaluation"] == {"recalibration": "platt", "threshold": "f1", "recall": 0.9}
+    (out / RECEIPT).write_text(json.dumps(inputs | {"training": before}))
+    monkeypatch.setattr(train_module, "_learn", lambda *_, **__: pytest.fail("trained anew"))
+    learn(out, toy_protocol(tensorboard=tensorboard))
+    learn(out, toy_protocol(tracker="mlflow"))
+    with pytest.raises(ValueError, match=r"other inputs \(training.epochs: was 2, now 3\)"):
+        learn(out, toy_protocol(epochs=3))

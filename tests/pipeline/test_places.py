@@ -198,3 +198,15 @@ def test_other_labels_of_a_collection_are_no_other_place(place: Path, root: str)
     with pytest.raises(ValueError, match=r"data\.labels: was chexpert, now negbio"):
         run_of(place, *changes, out="runs/two")
     assert (run.out / "protocol.toml").read_text() == before
+
+
+def test_a_run_of_before_trackers_opens_and_its_tracker_may_change(place: Path):
+    stages.parts(run_of(place))
+    file = Path("runs/one/protocol.toml")
+    file.write_text(file.read_text().replace('tracker = "none"', "tensorboard = false"))
+    assert open_run_folder(Path("runs/one")).protocol.training.tracker == "none"
+    assert run_of(place, "training.tracker=mlflow").protocol.training.tracker == "mlflow"
+    own = "network.0.training={tracker='wandb'}"
+    assert run_of(place, own).protocol.training_of("test_resnet").tracker == "wandb"
+    with pytest.raises(ValueError, match=r"training.epochs: was 10, now 3"):
+        run_of(place, own, "training.epochs=3")

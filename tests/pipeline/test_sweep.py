@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import types
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from lucency.models import training as train_module
 from lucency.pipeline import stages, sweep_study
 from lucency.pipeline.run import Run, how_to_move, open_run_folder
 from lucency.pipeline.sweep_study import open_sweep, report, results, search
+from lucency.pipeline.trials import DEATHS
 from toys import FINDINGS, KilledError, toy_films
 
 NETWORK = "test_convnext"
@@ -253,21 +255,53 @@ def test_a_loss_that_is_not_finite_ends_a_trial_and_not_the_sweep(
     assert "the loss is no longer finite before step" in last["reason"]
 
 
-def test_what_balancing_or_the_protocol_refuses_ends_a_trial_and_not_the_sweep(
+def test_what_a_candidate_alone_cannot_be_ends_its_trial_and_not_the_sweep(whole: Path):
+    shutil.copytree(whole / "out", whole / "refusing")
+    run = opened(whole, "refusing", trials=6)
+    one: Any = types.SimpleNamespace(number=5)
+    many = {"method": "cap-and-copy", "copy_plan": [{"finding": "Left", "films": 999, "copies": 2}]}
+    for values, reason in (
+        ({"training.batch": 0}, "sweep.space (training.batch = 0): training.batch: found 0"),
+        ({"training.frozen": "trunk"}, "training.frozen"),
+        ({"balance": many}, "balance.copy_plan wants 999 films of Left, but only"),
+    ):
+        value, found = sweep_study._score(run, None, one, values)
+        assert value is None
+        assert reason in found
+        assert str(whole) not in found
+
+
+def test_what_is_wrong_with_the_environment_ends_the_sweep_and_no_trial(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    shutil.copytree(whole / "out", whole / "refusing")
+    """Its line, with places in it, is in no file; the same command goes on as if it had not been"""
+    shutil.copytree(whole / "out", whole / "gone")
 
     def refuses(*_: Any) -> None:
-        raise ValueError("percent is 90: no film would be left")
+        raise ValueError("/secret/weights.pth: no such file")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(stages, "plan", refuses)
-        found = search(opened(whole, "refusing", trials=6))
-    assert found["reason"].iloc[-1] == "percent is 90: no film would be left"
-    run = opened(whole, "refusing", trials=6)
-    reason = sweep_study._score(run, None, None, {"training.batch": 0})[1]
-    assert reason.startswith("sweep.space (training.batch = 0): training.batch: found 0")
+    for _ in range(DEATHS + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, "split_name", refuses)
+            with pytest.raises(ValueError, match="no such file"):
+                search(opened(whole, "gone", trials=6))
+    assert "secret" not in (whole / "gone" / "trials" / "journal.log").read_text()
+    last = search(opened(whole, "gone", trials=6)).iloc[-1]
+    assert last["val_auc"] > 0
+    assert "given up" not in last["reason"]
+
+
+def test_sections_that_a_sweep_leaves_alone_are_named(
+    films: Path, capsys: pytest.CaptureFixture[str]
+):
+    chosen = protocol(films)
+    late = {"ensemble": {"neighbours": 3}, "explanation": {"films": 1}}
+    changed = parse_protocol(chosen.model_dump() | late, name="late.toml")
+    open_sweep(changed, out=films / "late")
+    said = capsys.readouterr().err
+    assert "No part of a sweep, kept for lucency run in best.toml: explanation, ensemble" in said
+    open_sweep(chosen, out=films / "plain")
+    assert "No part of a sweep" not in capsys.readouterr().err
 
 
 def test_what_another_process_makes_is_waited_for(

@@ -15,7 +15,7 @@ import pytest
 from lucency.config.search_space import Span, Sweep
 
 optuna = pytest.importorskip("optuna")
-from lucency.pipeline.trials import REASON, STARTUP, FlockedJournal, Trials  # noqa: E402
+from lucency.pipeline.trials import DEATHS, REASON, STARTUP, FlockedJournal, Trials  # noqa: E402
 
 SPACE = {
     "training.learning_rate": Span(low=1e-5, high=1e-2, log=True),
@@ -102,6 +102,32 @@ def test_a_trial_at_work_is_nobody_else_s_and_a_dead_one_is_the_next_s(tmp_path:
         lock.release()
     assert one.claim() is None
     assert other.is_finished()
+
+
+def test_a_trial_whose_processes_keep_dying_is_given_up_and_the_next_one_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    trials = opened(tmp_path, trials=2)
+
+    def dies() -> int:
+        claimed = opened(tmp_path, trials=2).claim()
+        assert claimed
+        claimed[1].release()
+        return claimed[0].number
+
+    assert [dies() for _ in range(DEATHS)] == [0] * DEATHS
+    trials.watching(trials._begun(0), epochs=6)([{"epoch": 1, "val_auc": 0.5}])
+    assert [dies() for _ in range(DEATHS - 1)] == [0] * (DEATHS - 1)  # it came on: counted anew
+    trials.forgive(trials._begun(0))
+    assert [dies() for _ in range(DEATHS - 1)] == [0] * (DEATHS - 1)
+    assert dies() == 1
+    given_up = trials.every()[0]
+    assert given_up.state.name == "PRUNED"
+    assert given_up.user_attrs[REASON].startswith("given up: 5 processes ended in epoch 2, killed")
+    assert "Trial 0: given up" in capsys.readouterr().err
+    trials.forgive(trials._begun(0))  # of a finished one: nothing
+    assert len(run(trials)) == 1
+    assert trials.is_finished()
 
 
 def test_a_trial_that_died_before_its_values_were_written_gets_them(tmp_path: Path):

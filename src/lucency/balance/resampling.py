@@ -24,6 +24,10 @@ ROUNDING = 1e-9  # values of SCUMBLE that differ by less are the same
 Label = Float32[np.ndarray, "n k"]
 
 
+class BalancingError(ValueError):
+    """A balancing that these films do not allow: too few have what it wants."""
+
+
 def cap_and_copy(
     label: Label,
     *,
@@ -241,7 +245,7 @@ def _copy(
     plan: Plan, step: Copy, members: Int64[np.ndarray, " p"], generator: np.random.Generator
 ) -> Plan:
     if step.films > len(members):
-        raise ValueError(
+        raise BalancingError(
             f"balance.copy_plan wants {step.films} films of {step.finding}, but only "
             f"{len(members)} are there: state fewer, or 0 for all"
         )

@@ -416,7 +416,7 @@ def _refuse_incomparable(variant: str, made: Protocol, base: Protocol) -> None:
 def _effective(protocol: Protocol) -> list[object]:
     """Return what a run does, in whichever section it is set."""
     about = [network.model_dump(exclude={"training"}) for network in protocol.network]
-    trained = [protocol.training_of(network.name) for network in protocol.network]
+    trained = [protocol.training_of(network.name).deciding for network in protocol.network]
     return [protocol.preparation, protocol.balance, about, trained]
 
 

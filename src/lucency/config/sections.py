@@ -112,6 +112,18 @@ class Choices(BaseModel):
         """Raise ValueError where the choices do not fit each other."""
 
 
+def _with_tracker(training: Any) -> Any:
+    """Return keys of `[training]` with `tracker` in place of `tensorboard`, its earlier name."""
+    if not isinstance(training, dict) or "tensorboard" not in training:
+        return training
+    if "tracker" in training or not isinstance(training["tensorboard"], bool):
+        raise ValueError(
+            "tensorboard is the earlier name of tracker: expected tracker alone, or true or false"
+        )
+    other = {key: value for key, value in training.items() if key != "tensorboard"}
+    return {**other, "tracker": "tensorboard" if training["tensorboard"] else "none"}
+
+
 class Source(Choices):
     """Where films and labels come from, and what becomes of a collection's own labels.
 
@@ -332,6 +344,11 @@ class Network(Choices):
     head: Head = Head()
     training: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("training")
+    @classmethod
+    def _training_of_before_trackers(cls, training: dict[str, Any]) -> dict[str, Any]:
+        return _with_tracker(training)
+
     @property
     def built(self) -> str:
         """The name of the architecture that is built."""
@@ -463,6 +480,16 @@ class Training(Choices):
     def recipe(self) -> str:
         """What every epoch changes, as a recipe of `lucency.models.augmentation`."""
         return "none" if self.augment == "none" else f"{self.augment}@{self.augment_strength:g}"
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What weights depend on: all but the tracker, which only watches."""
+        return self.model_dump(exclude={"tracker"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choices_of_before_trackers(cls, choices: Any) -> Any:
+        return _with_tracker(choices)
 
     @field_validator("frozen", mode="before")
     @classmethod
@@ -614,7 +641,10 @@ class Variant(Choices):
     @property
     def changes(self) -> dict[str, Any]:
         """The changed keys, nested as in a protocol."""
-        return dict(self.model_extra or {})
+        changes = dict(self.model_extra or {})
+        if "training" in changes:
+            changes["training"] = _with_tracker(changes["training"])
+        return changes
 
 
 class EnsembleChoices(Choices):

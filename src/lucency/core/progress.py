@@ -11,8 +11,9 @@ from lucency.core.parallel import rank
 
 PLAIN_SECONDS = 15.0
 Advance = Callable[..., None]
+Figures = Sequence[Mapping[str, int | float]]  # of every epoch so far
 # Is called with the figures of all epochs so far; may raise an error, which ends the training.
-AfterEpoch = Callable[[Sequence[Mapping[str, int | float]]], None]
+AfterEpoch = Callable[[Figures], None]
 Show = Callable[[int, int, str, float], None]  # done, total, note, units a second or 0
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lucency.core.files import BusyError, no_leftovers, refuse_full_disk, write_whole
 from lucency.core.parallel import local_rank, rank
@@ -131,6 +131,13 @@ def discard_outdated(out: Path, *, inputs: Inputs) -> None:
         notes = [note for note in (folder / RECEIPT, folder / NOTE) if note.is_file()]
         if notes and differences(json.loads(notes[0].read_text(encoding="utf-8") or "{}"), inputs):
             shutil.rmtree(folder)
+
+
+def inputs_of(folder: Path) -> dict[str, Any] | None:
+    """Return the inputs of a stage, finished or not; None where it has left nothing."""
+    notes = (folder / RECEIPT, folder.with_name(f"{folder.name}.partial") / NOTE)
+    there = next((note for note in notes if note.is_file()), None)
+    return json.loads(there.read_text(encoding="utf-8") or "{}") if there else None
 
 
 def fingerprint(inputs: Inputs) -> str:

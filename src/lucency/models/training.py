@@ -33,7 +33,7 @@ from lucency.core.manifest import Prepared, counted
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
 from lucency.core.progress import Advance, AfterEpoch, say, unwatched
-from lucency.core.stage import is_complete, partial_folder
+from lucency.core.stage import inputs_of, is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
 from lucency.evaluation.conformal import fit_sets
 from lucency.evaluation.thresholds import threshold_table
@@ -131,7 +131,7 @@ def train(  # noqa: PLR0913 - what a training is made from, and two who watch it
     `after_epoch` also sees, in the beginning, the epochs of a training that goes on.
     """
     inputs = {
-        "training": protocol.training_of(choice.name).model_dump(),
+        "training": protocol.training_of(choice.name).deciding | _tracked_before(out),
         "network": choice.model_dump(exclude={"training"}),
         "weights": fingerprint_weights(choice, root=Path(protocol.data.root)),
         "findings": list(prepared.manifest.findings),
@@ -154,17 +154,31 @@ def train(  # noqa: PLR0913 - what a training is made from, and two who watch it
     return out
 
 
+def _tracked_before(out: Path) -> dict[str, bool]:
+    """Return what the receipt of a network has of its tracker, of which no other is made anew.
+
+    It was `tensorboard` before there were others; `false` still says nothing.
+    """
+    known = (inputs_of(out) or {}).get("training", {})
+    return {"tensorboard": known.get("tensorboard", False)}
+
+
 def check_choice(choice: Network, *, root: Path, training: Training | None = None) -> None:
     """Raise ValueError unless network, head and weights exist, and the training fits them."""
     check_name(choice.built, head=choice.head)
     if training is not None:
         check_tracker(training.tracker)
-        check_frozen(choice.built, head=choice.head, frozen=training.frozen)
-        if training.probe or training.retrain != "none":
-            with torch.device("meta"):
-                body = build_body(choice.built, head=choice.head)
-            require_linear(body, name=choice.name)
+        check_layers(choice, training=training)
     fingerprint_weights(choice, root=root)
+
+
+def check_layers(choice: Network, *, training: Training) -> None:
+    """Raise ValueError unless the network has the layers that its training needs."""
+    check_frozen(choice.built, head=choice.head, frozen=training.frozen)
+    if training.probe or training.retrain != "none":
+        with torch.device("meta"):
+            body = build_body(choice.built, head=choice.head)
+        require_linear(body, name=choice.name)
 
 
 def check_labels(label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable
@@ -39,6 +38,7 @@ from lucency.core.stage import (
     differences,
     fingerprint_file,
     fingerprint_of,
+    inputs_of,
     is_complete,
     locked,
 )
@@ -135,7 +135,8 @@ class Trained:
 def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
 
-    Of LATE sections others may be found: no network and no prediction is made from them. External
+    Of LATE sections, and of `tracker`, others may be found: no network and no prediction is made
+    from them. External
     tests that are finished and that `protocol` does not name are kept. Where the films lie is no
     part of a run: the folder keeps the last place, absolute, and that serves where `protocol` names
     one that is not there. Of several processes the first checks and writes for all.
@@ -272,7 +273,7 @@ def _placed_source(own: AnySource, known: AnySource | None, *, key: str) -> AnyS
 
 def _refuse_another(run: Run, known: Protocol) -> None:
     """Raise ValueError where a folder's work is of another protocol, or of other films."""
-    found = differences(without_places(known), without_places(run.protocol))
+    found = differences(_binding(known), _binding(run.protocol))
     early = [one for one in found if not one.startswith(LATE)]
     if early:
         early.sort(key=lambda one: not one.startswith("data.source:"))  # from which others follow
@@ -283,6 +284,14 @@ def _refuse_another(run: Run, known: Protocol) -> None:
         place = as_drawn(run.protocol.data, out=run.source / "phantom")
         inputs = inputs_of_sources(place, findings=run.protocol.findings)
         is_complete(run.out / "manifest", inputs=inputs)
+
+
+def _binding(protocol: Protocol) -> dict[str, Any]:
+    """Return what a run may be made from: neither places nor trackers, which only watch."""
+    choices = without_places(protocol)
+    for one in (choices, *choices["network"], *choices["variant"]):
+        one.get("training", {}).pop("tracker", None)
+    return choices
 
 
 def _refuse_other_tests(run: Run, known: Protocol) -> None:
@@ -320,20 +329,13 @@ def _choices_of_tests(protocol: Protocol) -> dict[str, dict[str, Any]]:
 def other_films(test: Run) -> list[str]:
     """Return what differs from what the films of an external test were drawn and read from."""
     data, found = test.protocol.data, list[str]()
-    drawn, read = (_made_from(test.out / name) for name in ("phantom", "manifest"))
+    drawn, read = (inputs_of(test.out / name) for name in ("phantom", "manifest"))
     if drawn is not None and data.source == "phantom" and not data.root:
         found = differences(drawn, data.model_dump(include=KNOBS))
     if read is not None and not found:
         place = as_drawn(data, out=test.source / "phantom")
         found = differences(read, inputs_of_sources(place, findings=test.protocol.findings))
     return [one.removeprefix("data.") for one in found]
-
-
-def _made_from(folder: Path) -> dict[str, Any] | None:
-    """Return the inputs of a stage, finished or not; None where it has left nothing."""
-    notes = (folder / RECEIPT, folder.with_name(f"{folder.name}.partial") / NOTE)
-    there = next((note for note in notes if note.is_file()), None)
-    return json.loads(there.read_text(encoding="utf-8") or "{}") if there else None
 
 
 def how_to_move(run: Run, *keys: str) -> str:

@@ -14,7 +14,7 @@ from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,13 @@ from lucency.evaluation.sweep_optimism import SweepResults, conclude_sweep, opti
 from lucency.pipeline import stages
 from lucency.pipeline.run import FINALS, Run, kept, open_run, sharing, validation_auc
 
+if TYPE_CHECKING:  # a sweep alone needs Optuna
+    from optuna.trial import Trial
+
+    from lucency.pipeline.trials import Trials
+
 TEXT = ("state", "reason", "candidate", "part", "key")
+UNUSED = ("external", "explanation", "ensemble", "unfamiliar")  # sections of what is made later
 WAIT = 1.0  # seconds between two attempts at what another process is making
 WEIGHTS = (".safetensors", ".pt")  # endings of what is removed of a finished trial
 FEWEST = 4  # finished trials from which the importance of keys is estimated
@@ -48,7 +54,16 @@ def open_sweep(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     if find_spec("optuna") is None:
         raise ValueError("optuna is not installed: pip install 'lucency[sweep]'")
     _check_candidates(protocol)
+    _say_unused(protocol)
     return open_run(protocol, out=out, workers=workers)
+
+
+def _say_unused(protocol: Protocol) -> None:
+    """Tell which sections of a protocol a sweep leaves alone."""
+    fields = Protocol.model_fields
+    stated = [name for name in UNUSED if getattr(protocol, name) != fields[name].default]
+    if stated:
+        say(f"No part of a sweep, kept for lucency run in best.toml: {', '.join(stated)}")
 
 
 def _check_candidates(protocol: Protocol) -> None:
@@ -69,22 +84,23 @@ def _check_candidates(protocol: Protocol) -> None:
 @kept
 def search(run: Run) -> pd.DataFrame:
     """Return the table of all trials, done by this process and others, as SweepResults has it."""
-    from lucency.pipeline.trials import Trials
-
     _patiently(partial(stages.prepared, run))
     _patiently(partial(stages.parts, run))
     _check_objective(run)
     trials = _trials(run)
-    assert isinstance(trials, Trials)
     with closing(trials.each()) as several:
         for trial, values in several:
-            _do_trial(run, trials, trial, values)
+            try:
+                _do_trial(run, trials, trial, values)
+            except (ValueError, OSError, KeyboardInterrupt):  # films, a disk, a user
+                trials.forgive(trial)
+                raise
     for one in trials.every():
         _discard_weights(_home(run, one.number))
     return _table(trials)
 
 
-def _trials(run: Run) -> Any:
+def _trials(run: Run) -> Trials:
     """Return the trials of a run's sweep, as `lucency.pipeline.trials` keeps them."""
     from lucency.pipeline.trials import Trials
 
@@ -103,7 +119,7 @@ def _check_objective(run: Run) -> None:
         )
 
 
-def _do_trial(run: Run, trials: Any, trial: Any, values: dict[str, Any]) -> None:
+def _do_trial(run: Run, trials: Trials, trial: Trial, values: dict[str, Any]) -> None:
     """Train one candidate and enter its macro AUC on validation films, or why it has none."""
     shown = ", ".join(f"{key} = {_short(value)}" for key, value in values.items())
     say(f"Trial {trial.number} of 0 to {trials.sweep.trials - 1}: {shown}")
@@ -115,28 +131,39 @@ def _do_trial(run: Run, trials: Any, trial: Any, values: dict[str, Any]) -> None
     say(f"Trial {trial.number}: {reason or f'val AUC {value:.3f}'}")
 
 
-def _score(run: Run, trials: Any, trial: Any, values: dict[str, Any]) -> tuple[float | None, str]:
+def _score(
+    run: Run, trials: Trials, trial: Trial, values: dict[str, Any]
+) -> tuple[float | None, str]:
     """Return a candidate's macro AUC on validation films and "", or None and why it has none.
 
-    What is wrong with the candidate alone ends its trial; what is wrong with all ends the sweep.
+    What is wrong with the candidate alone ends its trial. All else ends the sweep, so that no trial
+    is entered for weights, films or a store that are not there.
     """
     import torch
     from optuna import TrialPruned
 
-    from lucency.models.training import DivergedError
+    from lucency.balance.resampling import BalancingError
+    from lucency.models.networks import check_name
+    from lucency.models.training import DivergedError, check_layers
 
     try:
         protocol = run.protocol.candidate(values)
     except ValueError as error:  # of a combination between the ends, which all fit
         return None, str(error)
+    choice = protocol.network[0]
+    training = protocol.training_of(choice.name)
+    check_name(choice.built)  # a place of networks that is gone ends the sweep
+    try:
+        check_name(choice.built, head=choice.head)
+        check_layers(choice, training=training)
+    except ValueError as error:
+        return None, str(error)
     member = _member(run, protocol, _home(run, trial.number))
-    _patiently(partial(stages.prepared, member))
     try:
         _patiently(partial(stages.plan, member))
-    except ValueError as error:  # of a balancing that these films do not allow
+    except BalancingError as error:
         return None, str(error)
-    choice = protocol.network[0]
-    watch = trials.watching(trial, epochs=protocol.training_of(choice.name).epochs)
+    watch = trials.watching(trial, epochs=training.epochs)
     try:
         trained = _patiently(partial(stages.classifiers, member, after_epoch=watch))
     except TrialPruned:
@@ -172,7 +199,7 @@ def _discard_weights(home: Path) -> None:
             file.unlink()
 
 
-def _table(trials: Any) -> pd.DataFrame:
+def _table(trials: Trials) -> pd.DataFrame:
     from lucency.pipeline.trials import REASON
 
     rows = []

@@ -2,7 +2,8 @@
 
 Optuna draws candidates by TPE (Bergstra et al., NIPS 2011) and keeps them in a journal, a file of
 lines. A trial at work is a lock beside it, which the system releases when its process dies: then
-the next process that looks for work does the same trial, with its number and its values.
+the next process that looks for work does the same trial, with its number and its values. A trial
+whose processes keep dying at the same epoch is given up.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lucency.config.search_space import Span, Sweep, label_of
-from lucency.core.progress import AfterEpoch, say
+from lucency.core.progress import AfterEpoch, Figures, say
 
 NAME, REASON = "sweep", "reason"
 WAIT = 0.5  # seconds between two looks for work where others have it
+DEATHS = 5  # of processes in one epoch of a trial, after which it is given up
 STARTUP = 5  # finished trials before the first is pruned, Optuna's own
-Epochs = Any
 
 
 class FlockedJournal(JournalFileOpenLock):
@@ -126,7 +127,7 @@ class Trials:
                 lock = None if one.state.is_finished() else self._held(one.number)
                 if lock is None:
                     continue
-                if not self.every()[one.number].state.is_finished():
+                if self._is_left(one.number):
                     say(f"Trial {one.number} goes on: its process has ended")
                     return self._begun(one.number), lock
                 lock.release()
@@ -140,6 +141,35 @@ class Trials:
             assert trial.number == number
             self.candidate(trial)
             return trial, lock
+
+    def _is_left(self, number: int) -> bool:
+        """Return whether a trial, whose lock is held, is to be done; its last process has died.
+
+        That is counted, and after DEATHS in one epoch the trial is given up.
+        """
+        one, name = self.every()[number], self._deaths(number)
+        if one.state.is_finished():
+            return False
+        deaths, trial = one.user_attrs.get(name, 0) + 1, self._begun(number)
+        trial.set_user_attr(name, deaths)
+        if deaths < DEATHS:
+            return True
+        reason = f"given up: {deaths} processes ended in epoch {_epochs(one) + 1}, killed perhaps"
+        self.finish(trial, None, reason=f"{reason}, or for lack of memory")
+        say(f"Trial {number}: {reason}, or for lack of memory")
+        return False
+
+    def forgive(self, trial: Trial) -> None:
+        """Count no death in the epoch where a trial is: what ended its process was not the trial.
+
+        A finished trial stays as it is.
+        """
+        if not self.every()[trial.number].state.is_finished():
+            trial.set_user_attr(self._deaths(trial.number), 0)
+
+    def _deaths(self, number: int) -> str:
+        """Return the attribute that counts a trial's deaths in the epoch where it is."""
+        return f"deaths in epoch {_epochs(self.every()[number]) + 1}"
 
     def candidate(self, trial: Trial) -> dict[str, Any]:
         """Return a trial's values by keys; what is not drawn yet is drawn."""
@@ -156,7 +186,7 @@ class Trials:
         After the last of its `epochs` a trial is finished, not pruned.
         """
 
-        def watch(figures: Epochs) -> None:
+        def watch(figures: Figures) -> None:
             known = self.every()[trial.number].intermediate_values
             for one in figures:
                 if int(one["epoch"]) not in known:
@@ -209,6 +239,10 @@ class Trials:
     def _looking(self) -> BaseFileLock:
         """Return the lock under which one process at a time looks for a trial."""
         return FileLock(self.folder / "trials.lock", poll_interval=0.02)
+
+
+def _epochs(trial: FrozenTrial) -> int:
+    return max(trial.intermediate_values, default=0)
 
 
 def _draw(trial: Trial, key: str, values: Span | tuple[Any, ...]) -> Any:
