@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from commanded import fetch_nothing, named_commands, serve_nothing
 from lucency.cli.app import app
 from lucency.config import sections as keys
+from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.protocol import Protocol, parse_protocol
 from lucency.config.search_space import Span, Sweep
-from lucency.config.sections import EnsembleChoices
 from lucency.core.manifest import FINDINGS, Preparation
 from lucency.core.predictions import Predictions
 from lucency.data.image_measures import MEASURES

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from lucency.audit.checks.run_checks import BEFORE, BESIDE, remark
+from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.protocol import Protocol
-from lucency.config.sections import EnsembleChoices, External, Network, Source
+from lucency.config.sections import External, Network, Source
 from lucency.core.predictions import Predictions
 from lucency.models.foundation import FOUNDATIONS
 

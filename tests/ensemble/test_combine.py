@@ -9,7 +9,8 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from lucency.config.sections import DRAWS, Ensemble, EvaluationChoices, LearnerName
+from lucency.config.ensemble_section import Ensemble, LearnerName
+from lucency.config.sections import DRAWS, EvaluationChoices
 from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
 from lucency.ensemble import ensembles
 from lucency.ensemble.ensembles import EQUAL, METHODS, make_ensemble

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from scipy.special import logsumexp
 from torch import nn
 
+from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.sections import (
     ATTENTION,
     Balance,
-    EnsembleChoices,
     Head,
     Network,
     Pooling,

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 import lucency as lu
 from cards import networks_of, require_true_of
 from lucency.cli.app import app
+from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.protocol import parse_protocol
-from lucency.config.sections import EnsembleChoices
 from lucency.core.manifest import load_prepared
 from lucency.core.predictions import load_predictions
 from lucency.evaluation.metrics import macro_auc

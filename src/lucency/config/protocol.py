@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from lucency.config import sections
+from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.search_space import Span, Sweep, nested
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 from lucency.core.stores import url_of, without_credentials
@@ -43,7 +44,7 @@ class Protocol(sections.Choices):
     network: tuple[sections.Network, ...] = Field(min_length=1)
     evaluation: sections.EvaluationChoices = sections.EvaluationChoices()
     explanation: sections.ExplanationChoices = sections.ExplanationChoices()
-    ensemble: sections.EnsembleChoices = sections.EnsembleChoices()
+    ensemble: EnsembleChoices = EnsembleChoices()
     unfamiliar: sections.UnfamiliarChoices = sections.UnfamiliarChoices()
     seeds: tuple[int, ...] = ()
     variant: tuple[sections.Variant, ...] = ()
@@ -95,7 +96,7 @@ class Protocol(sections.Choices):
             raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
         late = {
-            "ensemble": self.ensemble != sections.EnsembleChoices(),
+            "ensemble": self.ensemble != EnsembleChoices(),
             "unfamiliar": self.unfamiliar != sections.UnfamiliarChoices(),
             "external": self.external,
         }

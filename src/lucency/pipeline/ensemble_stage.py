@@ -19,7 +19,8 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 from scipy.special import logit
 
-from lucency.config.sections import AND, FROZEN, TEXTURE, EnsembleChoices
+from lucency.config.ensemble_section import EnsembleChoices
+from lucency.config.sections import AND, FROZEN, TEXTURE
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import read_table
 from lucency.core.plan import originals

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,9 +87,6 @@ from lucency.pipeline.run import (
     require_pictures,
 )
 from lucency.pipeline.unfamiliar_stage import compare_aliens
-
-if TYPE_CHECKING:
-    pass
 
 REASONS = 3  # of rejected films that are named
 

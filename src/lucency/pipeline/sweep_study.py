@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.protocol import BASE, Protocol, protocol_text
-from lucency.config.sections import EnsembleChoices, ExplanationChoices
+from lucency.config.sections import ExplanationChoices
 from lucency.core.files import BusyError, write_whole
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
