@@ -27,7 +27,10 @@ from jaxtyping import UInt8
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lucency.core.files import write_whole
 
@@ -145,7 +148,9 @@ def svg(figure: Figure, *, name: str, title: str) -> Markup:
         if handles:
             figure.legend(handles, labels, loc="outside upper left", ncols=5)
         _lay_out(figure)
-        figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+        for one in (figure, *figure.axes):
+            one.patch.set_facecolor("none")
+        FigureCanvasSVG(figure).print_svg(file, metadata=nothing)
     body = file.getvalue().partition("<svg ")[2]
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
     size, end, drawing = body.partition(">")
@@ -162,10 +167,7 @@ def standalone_svg(drawing: str) -> str:
 def png(figure: Figure) -> bytes:
     """Return a figure as a PNG file, on a white background."""
     file = io.BytesIO()
-    software: Any = {"Software": None}
-    with mpl.rc_context(SETTINGS):
-        _lay_out(figure)
-        figure.savefig(file, format="png", dpi=DOTS, facecolor="white", metadata=software)
+    _drawn(figure).save(file, format="png")
     return file.getvalue()
 
 
@@ -177,11 +179,7 @@ def png_uri(file: bytes) -> str:
 def webp_uri(figure: Figure) -> str:
     """Return a figure with films as the data URI of a WebP, an eighth of a PNG's length."""
     file = io.BytesIO()
-    with mpl.rc_context(SETTINGS):
-        _lay_out(figure)
-        figure.savefig(
-            file, format="webp", dpi=DOTS, facecolor="white", pil_kwargs={"quality": FINE}
-        )
+    _drawn(figure).save(file, format="webp", quality=FINE)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -198,6 +196,17 @@ def shrink(picture: UInt8[np.ndarray, "h w *c"], *, side: int) -> UInt8[np.ndarr
     if scale >= 1:
         return picture
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def _drawn(figure: Figure) -> Image.Image:
+    """Return a figure as a picture; `savefig` would go through all of it once more."""
+    with mpl.rc_context(SETTINGS):
+        _lay_out(figure)
+        figure.dpi = DOTS
+        figure.patch.set_facecolor("white")
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _lay_out(figure: Figure) -> None:
