@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lucency as lu
+from lucency.cli import app as cli
 from lucency.cli import options
 from lucency.cli.app import app
 from lucency.config.protocol import read_protocol
@@ -653,3 +654,23 @@ def test_two_commands_at_once_share_one_cache(server: str, phantoms: Path, tmp_p
     run_of(str(phantoms), tmp_path / "near", "--until", "prepare")
     assert shards_of(outs[0]) == shards_of(outs[1]) == shards_of(tmp_path / "near")
     assert len([name for name in stored("five/cache") if name.endswith(".json")]) == 2
+
+
+@pytest.mark.parametrize("place", ["file://here/films", "local://here/films"])
+def test_a_file_of_another_machine_is_refused(place: str):
+    with pytest.raises(ValueError, match="names a machine; expected file:///FOLDER"):
+        stores.named_place(place)
+
+
+def test_a_store_that_a_url_does_not_describe_is_one_line():
+    with pytest.raises(ValueError, match=r"^ftp://host/films: ftp:// needs host beside a URL"):
+        stores.require_package("ftp://host/films")
+
+
+def test_no_secret_of_a_url_is_printed_wherever_it_was_named(monkeypatch, capsys):
+    words = ["lucency", "evaluate", "s3://KEYID:SECRET/PW@bucket/x.csv", "--labels", "y.csv"]
+    monkeypatch.setattr("sys.argv", words)
+    assert cli.call() == 2
+    line = capsys.readouterr().err
+    assert "bucket/x" in line
+    assert "SECRET" not in line

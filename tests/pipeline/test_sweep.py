@@ -22,6 +22,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 pytest.importorskip("optuna")
+from lucency.cli import app as cli
 from lucency.cli.app import app
 from lucency.config.protocol import BASE, Protocol, parse_protocol, read_protocol
 from lucency.core.files import BusyError
@@ -190,6 +191,14 @@ def test_a_finished_sweep_does_nothing_again(whole: Path):
     report(opened(whole))
     assert times(whole) == before
     assert not [name for name in before if ".partial" in name]
+
+
+def test_a_report_of_a_sweep_is_refused_and_nothing_goes(whole: Path, monkeypatch, capsys):
+    before = times(whole)
+    monkeypatch.setattr("sys.argv", ["lucency", "report", str(whole / "out")])
+    assert cli.call() == 2
+    assert "holds a sweep: lucency study sweep" in capsys.readouterr().err
+    assert times(whole) == before
 
 
 def test_more_trials_go_on_and_other_choices_are_refused(whole: Path):

@@ -84,7 +84,7 @@ def test_every_kind_of_alien_is_compared_by_every_score(strange: Path):
 def test_the_page_has_the_chapter(strange: Path):
     page = stages.report(open_run_folder(strange)).read_text()
     assert Failures(strange / "failed").reasons() == {}
-    assert '<section id="unfamiliar">' in page
+    assert '<h3 id="unfamiliar-films">' in page
     assert load_unfamiliar(strange / FOLDER).conclusion in page
 
 

@@ -84,7 +84,9 @@ def _failed(line: str) -> int:
     if rank() > 0:
         time.sleep(FIRST_SPEAKS_SECONDS)
     if line:
-        typer.echo(f"lucency: {who}{' '.join(line.split())}", err=True)
+        from lucency.core.stores import without_credentials
+
+        typer.echo(f"lucency: {who}{without_credentials(' '.join(line.split()))}", err=True)
     return 2
 
 

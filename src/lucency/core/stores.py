@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -29,6 +30,7 @@ FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter 
 SECRET = re.compile(r"(\w\w:/+)(?:[^/\s:]*:\S*|[^/\s]*)@")  # with a colon, slashes too
 UNFINISHED = re.compile(r".+\.[0-9a-f]{32}(\.new)?")  # beside a file that is written
 DAY = 86_400  # seconds
+ANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 SAME = {"s3a": "s3", "gcs": "gs"}  # schemes of one store
 LOCAL = ("file", "local")
 OWN = "memory"  # of one process
@@ -99,6 +101,10 @@ def named_place(place: str) -> str:
             "s3://BUCKET/films"
         )
     if scheme in LOCAL:
+        if re.match(r"\w+://[^/]", place):
+            raise ValueError(
+                f"{place}: names a machine; expected file:///FOLDER with three slashes"
+            )
         local = unquote(urlsplit(url).path)
         return local[1:] if re.match(r"/[A-Za-z]:", local) else local
     if not below:
@@ -296,17 +302,24 @@ def _require_known(scheme: str, url: str) -> None:
 
 
 def require_package(place: str) -> None:
-    """Raise ValueError in one line where the package of a URL's store is not installed."""
+    """Raise ValueError where the package of a URL's store is absent, or it is none of objects."""
     import fsspec
 
     url = url_of(place)
     scheme = url.partition("://")[0]
     try:
-        fsspec.get_filesystem_class(scheme)
+        kind = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         package = EXTRAS.get(scheme, "")
         remedy = f"pip install {package}" if package else str(error)
         raise ValueError(f"{url}: the package for {scheme}:// is not installed: {remedy}") from None
+    wanted = list(signature(kind.__init__).parameters.values())[1:]
+    named = [one.name for one in wanted if one.default is one.empty and one.kind not in ANY]
+    if named:  # a server with a user of its own
+        raise ValueError(
+            f"{url}: {scheme}:// needs {', '.join(named)} beside a URL; expected a store of "
+            "objects, such as s3:// or gs://"
+        )
 
 
 def _patiently(act: Callable[[], Answer], url: str) -> Answer:

@@ -112,6 +112,8 @@ def _predicted(
             "more"
         )
     _say_left_out(list(zip(rejected["film"], rejected["reason"], strict=True)))
+    if predictor.watch and (note := predictor.watch.distance.note):
+        say(f"Unfamiliar films: {note}")
     _say_unlike(table)
     whole = pd.concat([table, rejected], ignore_index=True)
     texts = ["reason", "quality", "note", *_set_columns(predictor)]
