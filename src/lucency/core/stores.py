@@ -103,7 +103,8 @@ def named_place(place: str) -> str:
     if scheme in LOCAL:
         if re.match(r"\w+://[^/]", place):
             raise ValueError(
-                f"{place}: names a machine; expected file:///FOLDER with three slashes"
+                f"{without_credentials(place)}: names a machine; expected file:///FOLDER with "
+                "three slashes"
             )
         local = unquote(urlsplit(url).path)
         return local[1:] if re.match(r"/[A-Za-z]:", local) else local

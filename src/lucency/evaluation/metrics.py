@@ -89,6 +89,7 @@ def measure(
     ranked = [*RANKED, *([WITHOUT_BIAS] if unbiased else [])]
     found = rank_films(label, inputs["logit"], weights=weights, names=ranked)
     found |= {name: function(cells) for name, function in DECIDED.items()}
+    # One of two columns, not one alone, whose sums would be rounded in another order.
     first = replace(weights, times=weights.columns(0, 2)[:, :1])
     for name in METRICS.keys() - found.keys():
         function, takes, *_ = METRICS[name]

@@ -136,10 +136,10 @@ def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
 
     Of LATE sections, and of `tracker`, others may be found: no network and no prediction is made
-    from them. External
-    tests that are finished and that `protocol` does not name are kept. Where the films lie is no
-    part of a run: the folder keeps the last place, absolute, and that serves where `protocol` names
-    one that is not there. Of several processes the first checks and writes for all.
+    from them. External tests that are finished and that `protocol` does not name are kept. Where
+    the films lie is no part of a run: the folder keeps the last place, absolute, and that serves
+    where `protocol` names one that is not there. Of several processes the first checks and writes
+    for all.
     """
     run = checked_run(protocol, out=out, workers=workers)
     keep_protocol(run)

@@ -84,14 +84,12 @@ def _known(trained: Trained, name: str) -> KnownFilms:
 
 
 def compare_aliens(trained: Trained, others: Mapping[str, list[Predictions]]) -> UnfamiliarResults:
-    """Return what the distances of the best network are worth; nothing where none is stored.
+    """Return what the distances of the best network are worth, where the protocol wants them.
 
     `others` are every network's predictions of the films of external tests, by their names. The
     stage: it reads test films, from which aliens are made.
     """
     run = trained.run
-    if run.protocol.unfamiliar.score == "none":
-        return UnfamiliarResults()
     places = store_unfamiliarity(trained)
     network = best_network(trained.classifiers.values()).name
     inputs = {
