@@ -59,6 +59,13 @@ fix: $(READY)  ## Format and mend what the linter can
 bench: $(READY)  ## Run the benchmarks; results go to benchmarks/results/
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
+# Hours, all in all: what comes is counted in tests/torture/results/ and shown by docs/reliability.md.
+.PHONY: torture
+ONLY ?= *
+torture: $(READY)  ## Try every door with hostile input, faults and kills, and count (ONLY=name: one script)
+	for script in tests/torture/try_$(ONLY).py; do \
+		PYTHONPATH=tests $(BIN)/python -m torture.$$(basename $$script .py) || exit 1; done
+
 # docs
 .PHONY: docs
 docs: $(READY)  ## Build the documentation site, site/index.html, and check its links
