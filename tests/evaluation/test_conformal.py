@@ -1,8 +1,11 @@
 """Conformal sets and cutoff: MAPIE's where a patient has one film; coverage over repeats."""
 
+import os
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from lucency.evaluation.conformal import (
     sets_of,
 )
 from lucency.phantom.cohort import draw_population
-from lucency.phantom.render import phantom_film
+from tasks import mean_grey
 
 FINDINGS = ("Mass", "Hernia", "Edema")
 REPEATS, LEVEL = 200, 0.1
@@ -273,7 +276,7 @@ def test_promise_is_broken_without_the_patient_to_come():
 
 SHOWN = ("Effusion", "Atelectasis")  # which whiten a film
 LOOSER = 0.2  # a level for few patients: phantoms cost time
-LOTS, PEOPLE = 40, 60  # repeats on phantoms, and patients to whom sets are fitted in each
+PEOPLE, OTHERS = 60, 40  # patients of a repeat to whom sets are fitted, and of the other hospital
 MOST = 2  # films of a phantom patient
 
 
@@ -283,7 +286,8 @@ def phantoms(patients, *, hospital):
     several = draw_population(films=5 * patients, seed=hospital, hospital=hospital)[:patients]
     assert len(several) == patients
     drawn = [(who, film) for who, its in several for film in its[:MOST]]
-    grey = [phantom_film(who, film, size=8).pixels.mean() for who, film in drawn]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        grey = list(pool.map(mean_grey, drawn, chunksize=500))
     label = np.array([[name in film.stated for name in SHOWN] for _, film in drawn])
     logit = np.tile((np.array(grey)[:, None] - 125) / 15, (1, 2))
     return predictions(label, logit, [who.number for who, _ in drawn])
@@ -291,14 +295,14 @@ def phantoms(patients, *, hospital):
 
 @cache
 def phantom_repeats():
-    """Return coverage and share missed of LOTS repeats, in hospital 1 and in 2.
+    """Return coverage and share missed of REPEATS repeats, in hospital 1 and in 2.
 
     No patient is in two repeats.
     """
-    own = dealt(phantoms(2 * LOTS * PEOPLE, hospital=1), 2 * LOTS)
-    other = dealt(phantoms(LOTS * 40, hospital=2), LOTS)
+    own = dealt(phantoms(2 * REPEATS * PEOPLE, hospital=1), 2 * REPEATS)
+    other = dealt(phantoms(REPEATS * OTHERS, hospital=2), REPEATS)
     found = ([], [])
-    for fitted, *tested in zip(own[:LOTS], own[LOTS:], other, strict=True):
+    for fitted, *tested in zip(own[:REPEATS], own[REPEATS:], other, strict=True):
         sets = fit_sets(fitted, error=LOOSER, missed=LOOSER)
         for rows, shown in zip(found, tested, strict=True):
             rows.append([*covered(sets, shown), missed_share(sets, shown)])
