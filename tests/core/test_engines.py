@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from lucency.core import engines
-from lucency.core.engines import choose_engine, on_engine
+from lucency.core.engines import choose_engine, on_engine, reaches_others
 from lucency.core.manifest import Manifest, Preparation
 from lucency.data.film_archives import LoadedFilm
 from lucency.data.film_cache import prepare
-from toys import manifest_of
+from toys import learn, manifest_of, toy_films, toy_plan, toy_protocol
 
 SMALL = Preparation(size=64, clahe_tiles=4)
 FILMS = 480
@@ -471,6 +471,21 @@ def test_dask_makes_the_bytes_of_one_process_though_a_worker_is_killed(
     prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1, progress=progress)
     assert killed
     assert read_folder(tmp_path / "out") == whole
+
+
+@pytest.mark.slow
+def test_dask_predicts_what_one_process_does(cluster: Cluster, tmp_path: Path):
+    from lucency.models.inference import predict, predict_on_engine
+
+    films = toy_films()
+    classifier = learn(tmp_path / "network", toy_protocol(epochs=1))
+    assert not reaches_others()
+    choose_engine(cluster.ready())
+    assert reaches_others()
+    sent = predict_on_engine(tmp_path / "network", prepared=films, plan=toy_plan(films))
+    here = predict(classifier, prepared=films, plan=toy_plan(films))
+    np.testing.assert_allclose(sent.logit, here.logit, atol=1e-6)  # one thread there, more here
+    np.testing.assert_array_equal(sent.image, here.image)
 
 
 @pytest.mark.slow

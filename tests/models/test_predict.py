@@ -1,5 +1,6 @@
 """Prediction does not depend on how films come: batch, order, cache or disk."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -14,11 +15,11 @@ from lucency.evaluation.calibration import no_recalibration
 from lucency.models import inference as predict_module
 from lucency.models.classifier import Classifier
 from lucency.models.film_loader import Films
-from lucency.models.inference import forward, predict
+from lucency.models.inference import forward, predict, predict_on_engine
 from lucency.models.networks import build
 from lucency.models.training import UNIT
 from lucency.pipeline.film_inference import predict_files
-from toys import FINDINGS, toy_films, toy_plan
+from toys import FINDINGS, learn, toy_films, toy_plan, toy_protocol
 
 
 def classifier(preparation: Preparation) -> Classifier:
@@ -52,6 +53,23 @@ def test_neither_batch_nor_order_matters(monkeypatch: pytest.MonkeyPatch) -> Non
     np.testing.assert_allclose(other, whole[order], atol=1e-5)
     np.testing.assert_allclose(features, feature[order], atol=1e-5)
     assert whole.std() > 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])  # the second is trained in the folder of the first
+def test_an_engine_predicts_what_this_process_does(seed: int, tmp_path_factory) -> None:
+    folder = tmp_path_factory.getbasetemp() / "trained-anew"
+    shutil.rmtree(folder, ignore_errors=True)
+    classifier = learn(folder, toy_protocol(epochs=1, seed=seed))
+    about = {"prepared": toy_films(), "plan": toy_plan(toy_films())}
+    seen = []
+    sent = predict_on_engine(
+        folder, progress=lambda at, total, _: seen.append((at, total)), **about
+    )
+    here = predict(classifier, **about)
+    np.testing.assert_array_equal(sent.logit, here.logit)
+    np.testing.assert_array_equal(sent.feature, here.feature)
+    np.testing.assert_array_equal(sent.image, here.image)
+    assert seen[-1] == (len(here), len(here))
 
 
 def test_predictions_carry_names_labels_and_parts() -> None:

@@ -84,6 +84,11 @@ def choose_engine(engine: str) -> str:
     return engine
 
 
+def reaches_others() -> bool:
+    """Say whether `on_engine` sends work, with the content of films, to other machines."""
+    return _kind(_CHOSEN.get()) in SENT
+
+
 def _kind(engine: str) -> str:
     return engine.partition("://")[0]
 
@@ -363,6 +368,7 @@ def _reason(message: str) -> str:
     return ([line for line in lines if FAULT.search(line)] or lines)[-1]
 
 
+SENT = ("dask",)  # engines that take content; SLURM's would write it into files
 ENGINES: dict[str, Callable[..., Iterator[Any]]] = {
     LOCAL: _locally,
     "dask": _on_dask,

@@ -8,26 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lucency.core.engines import on_engine
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.progress import Advance, silent
+from lucency.core.stage import fingerprint_of
 from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.device import place
 from lucency.models.film_loader import Batch, Films, batches_in_order, feed
 from lucency.models.networks import FilmNetwork
 
 BATCH = 32
+Outputs = tuple[Float32[np.ndarray, "_ k"], Float32[np.ndarray, "_ d"]]  # logits and features
 Made = TypeVar("Made")
 
 
@@ -37,12 +41,67 @@ def predict(
     """Return logits and pooled features of the plan's entries, in evaluation mode."""
     films = films_for(classifier, prepared=prepared, plan=plan)
     logit, feature = forward(classifier.network, films=films, progress=progress)
+    return _predictions(classifier, films, logit, feature)
+
+
+def predict_on_engine(
+    folder: Path, *, prepared: Prepared, plan: Plan, progress: Advance = silent
+) -> Predictions:
+    """Return what `predict` does with the network of a folder, by the engine's workers.
+
+    They read the network where it lies, and are sent the pictures, a batch a task.
+    """
+    classifier = load_classifier(folder)
+    films = films_for(classifier, prepared=prepared, plan=plan)
+    pictures = (
+        np.stack([films.picture(entry) for entry in batch.tolist()])
+        for batch in batches_in_order(len(films), batch=BATCH)
+    )
+    work = partial(_embed_sent, folder.resolve(), fingerprint_of(folder))
+    made = _counted(on_engine(work, pictures, workers=1), films=len(films), progress=progress)
+    return _predictions(classifier, films, *_joined(made, films=len(films)))
+
+
+def _counted(outputs: Iterator[Outputs], *, films: int, progress: Advance) -> Iterator[Outputs]:
+    done = 0
+    for logit, feature in outputs:
+        done += len(logit)
+        progress(done, films, "")
+        yield logit, feature
+
+
+def _embed_sent(folder: Path, fingerprint: str, pixels: UInt8[np.ndarray, "b h w"]) -> Outputs:
+    network, device = _opened(folder, fingerprint)
+    return _embedded(network, torch.from_numpy(pixels).to(device))
+
+
+@lru_cache(1)
+def _opened(folder: Path, fingerprint: str) -> tuple[FilmNetwork, torch.device]:
+    """Return the network of a folder on this process's device, kept for the batches to come."""
+    del fingerprint  # one that is trained anew in the same folder is opened anew
+    network = load_classifier(folder).network
+    return network, place(network.eval())
+
+
+def _embedded(network: FilmNetwork, pictures: Tensor) -> Outputs:
+    with torch.inference_mode():  # not around a yield, where it would reach the caller
+        feature, logit = network.embed(pictures)
+        return logit.float().cpu().numpy(), feature.float().cpu().numpy()
+
+
+def _predictions(
+    classifier: Classifier,
+    films: Films,
+    logit: Float32[np.ndarray, "n k"],
+    feature: Float32[np.ndarray, "n d"],
+) -> Predictions:
+    manifest, plan = films.prepared.manifest, films.plan
     return Predictions(
         network=classifier.name,
         split=classifier.split,
         findings=classifier.findings,
-        image=plan.names(prepared.manifest.image),
-        patient=prepared.manifest.patient[plan.row],
+        image=plan.names(manifest.image),
+        patient=manifest.patient[plan.row],
         part=plan.part,
         label=plan.label,
         logit=logit,
@@ -133,12 +192,8 @@ def forward_blocks(
         for at in range(start, len(films), block)
     ]
 
-    def embedded(pictures: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode():  # not around a yield, where it would reach the caller
-            feature, logit = network.embed(pictures)
-            return logit.float().cpu().numpy(), feature.float().cpu().numpy()
-
     batches = [batch for batches in blocks for batch in batches]
+    embedded = partial(_embedded, network)
     made = over_batches(network, embedded, films=films, batches=batches, progress=progress)
     with closing(made) as outputs:
         for batches in blocks:
@@ -146,7 +201,7 @@ def forward_blocks(
 
 
 def _joined(
-    outputs: Iterator[tuple[Float32[np.ndarray, "_ k"], Float32[np.ndarray, "_ d"]]], *, films: int
+    outputs: Iterator[Outputs], *, films: int
 ) -> tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]:
     """Return the outputs of batches as arrays of so many films, without holding them twice."""
     logit, feature = next(outputs)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from lucency.core.engines import reaches_others
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions, load_predictions, save_predictions
@@ -35,8 +36,13 @@ def predict_each(
 
 def _write_predictions(network: Path, films: Prepared, seen: Plan, folder: Path) -> None:
     from lucency.models.classifier import load_classifier
-    from lucency.models.inference import predict
+    from lucency.models.device import device_here
+    from lucency.models.inference import predict, predict_on_engine
 
+    about = {"prepared": films, "plan": seen}
     with progress(f"Predicting with {network.name}", unit="films") as advance:
-        found = predict(load_classifier(network), prepared=films, plan=seen, progress=advance)
+        if reaches_others() and device_here().type == "cpu":
+            found = predict_on_engine(network, progress=advance, **about)
+        else:
+            found = predict(load_classifier(network), progress=advance, **about)
     save_predictions(found, folder / "predictions.npz")
