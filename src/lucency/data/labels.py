@@ -476,8 +476,10 @@ def refuse_alike(patients: Iterable[str], *, where: str) -> None:
     hexadecimal digits, have lost no zeros.
     """
     names = list(patients)
-    if _of_one_length(names) and len({*map(str.casefold, names)}) == len({*names}):
+    if all(map(PLAIN_NUMBER.fullmatch, names)):
         return  # most often, and faster
+    if _of_one_length(names) and len({*map(str.casefold, names)}) == len({*names}):
+        return
     seen = dict[str, str]()  # plain form -> name
     lengths = dict[str, dict[int, str]]()  # plain form without zeros -> length -> name
     for name in names:

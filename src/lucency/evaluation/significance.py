@@ -128,6 +128,15 @@ def _rank(value: Float[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     return pd.Series(value).rank().to_numpy(dtype=np.float64)
 
 
+def _count_below(
+    value: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]
+) -> Float64[np.ndarray, " n"]:
+    """Return how many of the others lie below each value; those that are equal count a half."""
+    rising = np.sort(others)
+    below, upto = (np.searchsorted(rising, value, side=side) for side in ("left", "right"))
+    return (below + upto) / 2
+
+
 def _pair_counts(label: Label, score: Score, owner: Owner) -> tuple[PerOwner, ...]:
     """Return for each owner: positive and negative films, and the pairs that these win and lose.
 
@@ -141,9 +150,8 @@ def _pair_counts(label: Label, score: Score, owner: Owner) -> tuple[PerOwner, ..
             "each: leave those films out, and say so"
         )
     owners, place = np.unique(owner[stated], return_inverse=True)
-    rank = _rank(known)
-    won = rank[truth] - _rank(known[truth])
-    lost = truth.sum() - (rank[~truth] - _rank(known[~truth]))
+    won = _count_below(known[truth], known[~truth])
+    lost = truth.sum() - _count_below(known[~truth], known[truth])
     terms = ((truth, None), (~truth, None), (truth, won), (~truth, lost))
     return tuple(
         np.bincount(place[rows], weights=weight, minlength=len(owners)).astype(np.float64)
