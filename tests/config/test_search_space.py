@@ -108,6 +108,10 @@ REFUSED = {
     "no effect": (
         "training.dropout = [0.1, 0.2]", "'training.dropout' has no effect: another key overrules",
     ),
+    "another searched key": (
+        'training.dropout = [0.1, 0.2]\nnetwork.0.training.dropout = [0.1, 0.3]',
+        "'training.dropout' has no effect: another key overrules",
+    ),
     "one value": ("training.epochs = [2]", "training.epochs is .2.: expected a list of two"),
     "one value twice": ("training.epochs = [2, 2]", "expected each value once"),
     "a number": ("training.epochs = 2", "training.epochs is 2: expected a list of two values"),
@@ -115,6 +119,12 @@ REFUSED = {
     "another word": (
         "training.epochs = { low = 2, high = 3, logg = true }",
         "training.epochs.logg: unknown key.*'log'",
+    ),
+    "a misspelt end": (
+        "training.epochs = { low = 2, hihg = 3 }", "training.epochs.hihg: unknown key.*'high'",
+    ),
+    "no end": (
+        "training.learning_rate = { low = 1e-5, high = inf }", "high: found Infinity, expected a n",
     ),
     "a word for a number": (
         'training.epochs = { low = "two", high = 3 }',

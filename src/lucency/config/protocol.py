@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from lucency.config import sections
 from lucency.config.ensemble_section import EnsembleChoices
-from lucency.config.search_space import Span, Sweep, nested
+from lucency.config.search_space import Sweep, nested
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 from lucency.core.stores import url_of, without_credentials
 
@@ -166,13 +166,17 @@ class Protocol(sections.Choices):
     def _check_sweep(self) -> None:
         """Raise ValueError unless every key of the space exists, has an effect, and may be so."""
         self._check_searched()
-        for key, values in self.sweep.space.items():
-            ends = (values.low, values.high) if isinstance(values, Span) else values[:2]
-            one, other = (self.candidate({key: end}) for end in ends)
-            if _effective(one) == _effective(other):
+        for key in self.sweep.space:
+            if not any(self._has_effect(key, beside=end) for end in (0, 1)):
                 raise ValueError(f"sweep.space: {key!r} has no effect: another key overrules it")
         for candidate in self.sweep.corners():
             self.candidate(candidate)
+
+    def _has_effect(self, key: str, *, beside: int) -> bool:
+        """Return whether a key changes a trial, beside the first or last values of all others."""
+        others = {other: self.sweep.ends(other)[beside] for other in self.sweep.space}
+        one, other = (self.candidate({**others, key: end}) for end in self.sweep.ends(key))
+        return _effective(one) != _effective(other)
 
     def _check_searched(self) -> None:
         """Raise ValueError unless this is one network, on parts by patient, at seeds of its own."""

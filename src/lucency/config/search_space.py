@@ -92,6 +92,11 @@ class Sweep(Choices):
             if below := [other for other in self.space if other.startswith(f"{key}.")]:
                 raise ValueError(f"space: {key!r} and {below[0]!r}: expected one of them")
 
+    def ends(self, key: str) -> tuple[Any, Any]:
+        """Return the first and the last value of a key."""
+        several = _ends(self.space[key])
+        return several[0], several[-1]
+
     def corners(self) -> Iterator[dict[str, Any]]:
         """Yield candidates at the ends of the space: all of them, or CORNERS spread over it."""
         several = {key: _ends(values) for key, values in self.space.items()}
@@ -147,7 +152,9 @@ def _values(key: str, value: Any) -> Span | tuple[Any, ...]:
         try:
             return Span.model_validate(value)
         except ValidationError as error:
-            raise ValueError(_explain_span(key, error.errors(include_url=False)[0])) from error
+            several = error.errors(include_url=False)
+            unknown = [one for one in several if one["type"] == "extra_forbidden"]
+            raise ValueError(_explain_span(key, [*unknown, *several][0])) from error
     if not isinstance(value, list | tuple) or len(value) < 2:
         raise ValueError(f"{key} is {json.dumps(value)}: {EXPECTED}")
     if len({label_of(one) for one in value}) < len(value):

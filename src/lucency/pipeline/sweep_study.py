@@ -107,7 +107,13 @@ def _trials(run: Run) -> Trials:
 
     several = (run.protocol.candidate(one) for one in run.protocol.sweep.corners())
     epochs = max(one.training_of(one.network[0].name).epochs for one in several)
-    return Trials(folder=run.out / "trials", sweep=run.protocol.sweep, epochs=epochs)
+    trials = Trials(folder=run.out / "trials", sweep=run.protocol.sweep, epochs=epochs)
+    if (done := len(trials.every())) > trials.sweep.trials:
+        raise ValueError(
+            f"{run.out}: sweep.trials is {trials.sweep.trials}, but {done} trials were begun here: "
+            f"expected {done} or more, or another folder"
+        )
+    return trials
 
 
 def _check_objective(run: Run) -> None:
