@@ -209,7 +209,7 @@ def test_more_trials_go_on_and_other_choices_are_refused(whole: Path):
     assert found["val_auc"].iloc[:5].tolist() == before["val_auc"].tolist()
     with pytest.raises(ValueError, match=r"another protocol \(sweep.seed: was 0, now 1\)"):
         opened(whole, "more", trials=6, seed=1)
-    with pytest.raises(ValueError, match=r"sweep.trials is 5, but 6 trials were begun here: expect"):
+    with pytest.raises(ValueError, match=r"sweep.trials is 5, but 6 trials were begun here"):
         search(opened(whole, "more", trials=5))
 
 
