@@ -19,7 +19,8 @@ from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.openapi import openapi_document
 from lucency.evaluation.conformal import ConformalSets, fit_sets, sets_as_plain
 from lucency.models.metadata import METADATA, read_metadata
-from lucency.pipeline.film_inference import predict_files
+from lucency.pipeline import film_inference
+from lucency.pipeline.film_inference import predict_disk, predict_files
 from lucency.pipeline.film_predictors import FilmPredictor, open_predictor
 from lucency.pipeline.library import load
 from workplace import FEW, NETWORKS
@@ -83,6 +84,33 @@ def test_a_table_of_films_has_sets_where_the_model_has(
     assert table.drop(columns=["possible", *columns]).equals(plain)
     write_table(table, tmp_path / "films.csv")
     assert read_scores(tmp_path / "films.csv", findings=tuple(FEW)).findings == tuple(FEW)
+
+
+def test_findings_that_are_undecided_on_every_film_are_named(
+    predictor: FilmPredictor,
+    films: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def messages(sets: ConformalSets) -> str:
+        opened = replace(predictor, sets=sets)
+        monkeypatch.setattr(film_inference, "open_predictor", lambda *_, **about: opened)
+        predict_disk(Path("model"), films, name=NETWORKS[0])
+        return capsys.readouterr().err
+
+    everything = ConformalSets(
+        error=0.1,
+        present_from=np.array([0.0, 1.0, 0.0]),
+        absent_to=np.ones(3),
+        note=("always holds present: 3 patients with it, expected 9 or more", "", ""),
+        missed=0.1,
+        cutoff=0.0,
+        cutoff_note="",
+    )
+    line = messages(everything)
+    assert f"Sets of error 0.1: 2 of 3 findings undecided on every film: {FEW[0]}, {FEW[2]}" in line
+    assert "; always holds present: 3 patients with it" in line
+    assert "undecided" not in messages(replace(everything, present_from=np.ones(3)))
 
 
 def test_the_service_answers_sets_where_the_model_has(

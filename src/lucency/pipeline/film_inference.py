@@ -36,7 +36,7 @@ from lucency.data.film_stream import stream_films
 from lucency.data.images import films_below
 from lucency.data.several_sources import read_sources
 from lucency.data.sources import absent_places, stated_findings
-from lucency.evaluation.conformal import ConformalSets
+from lucency.evaluation.conformal import UNDECIDED, ConformalSets
 from lucency.evaluation.unfamiliarity import UNLIKE
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.film_predictors import (
@@ -115,6 +115,7 @@ def _predicted(
     if predictor.watch and (note := predictor.watch.distance.note):
         say(f"Unfamiliar films: {note}")
     _say_unlike(table)
+    _say_undecided(table, predictor)
     whole = pd.concat([table, rejected], ignore_index=True)
     texts = ["reason", "quality", "note", *_set_columns(predictor)]
     return whole.fillna(dict.fromkeys(texts, ""))
@@ -322,6 +323,20 @@ def _say_unlike(table: pd.DataFrame) -> None:
     shown = listed([str(film) for film in unlike], most=MOST_NAMED)
     count = counted(len(unlike), "film", "is/are", of=len(table))
     say(f"{count} {UNLIKE}: {shown}")
+
+
+def _say_undecided(table: pd.DataFrame, predictor: FilmPredictor) -> None:
+    """Name the findings whose sets state nothing of any film, and the first reason."""
+    sets = predictor.sets
+    if sets is None:
+        return
+    stated = table.loc[:, [f"{one}{SET}" for one in predictor.findings]].to_numpy()
+    empty = np.flatnonzero((stated == UNDECIDED).all(axis=0)).tolist()
+    if empty:
+        names = listed([predictor.findings[k] for k in empty], most=MOST_NAMED)
+        why = next((f"; {sets.note[k]}" for k in empty if sets.note[k]), "")
+        count = counted(len(empty), "finding", of=len(sets.note))
+        say(f"Sets of error {sets.error:g}: {count} undecided on every film: {names}{why}")
 
 
 def _is_there(film: Path) -> bool:
