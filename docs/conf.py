@@ -32,7 +32,7 @@ PAGES = {
     ],
     "Sets of films": sorted(f"sources/{page.stem}" for page in (HERE / "sources").glob("*.md")),
     "Reference": ["commands", "protocol", "report", "python", "api/index", "glossary"],
-    "Project": ["performance", "decisions", "api/log"],
+    "Project": ["performance", "reliability", "decisions", "api/log"],
 }  # fmt: skip
 
 

@@ -62,3 +62,14 @@ def save(name: str, rows: Iterable[Tally], *, seconds: float) -> None:
     table["seconds"] = round(seconds)
     RESULTS.mkdir(exist_ok=True)
     table.to_csv(RESULTS / f"{name}.csv", index=False)
+
+
+def as_table(file: Path) -> str:
+    """Return a script's saved tallies as a table of the docs, under the command that counts."""
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    first = table.iloc[0]
+    about = f"`{first['command']}`, {first['date']}, {first['machine']}, {first['seconds']} s:"
+    rows = table.loc[:, list(Tally._fields)].to_numpy().tolist()
+    head = ["what", "tried", "held", "outcomes"]
+    cells = [head, ["---"] * len(head), *rows]
+    return "\n".join([about, "", *(f"| {' | '.join(row)} |" for row in cells)])
