@@ -377,13 +377,14 @@ class Failing:
     "error", [OSError(errno.EBUSY, "SlowDown"), ConnectionResetError("gone"), TimeoutError("late")]
 )
 def test_failures_are_tried_again_for_a_bounded_time(
-    error: OSError, monkeypatch: pytest.MonkeyPatch
+    error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     slept = list[float]()
     monkeypatch.setattr(stores.time, "sleep", slept.append)
     monkeypatch.setattr(stores, "_system", lambda *_: Failing(*[error] * 3))
     assert stores.read_object("memory://a/b") == b"here"
     assert len(slept) == 3
+    assert not capsys.readouterr().err  # too short to be spoken of
     failing = Failing(*[error] * 100)
     monkeypatch.setattr(stores, "_system", lambda *_: failing)
     slept.clear()
@@ -393,6 +394,7 @@ def test_failures_are_tried_again_for_a_bounded_time(
         stores.read_object("memory://a/b")
     assert slept == sorted(slept)
     assert sum(slept) < 60
+    assert capsys.readouterr().err.count("memory://a/b: the store fails (") == 1
 
 
 def test_what_no_other_try_changes_is_not_tried_again(monkeypatch: pytest.MonkeyPatch):

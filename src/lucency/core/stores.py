@@ -26,6 +26,7 @@ from lucency.core.files import write_whole
 from lucency.core.progress import say
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries
+LONG = 2.0  # the pause before which a line says why nothing happens
 FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter is a drive
 SECRET = re.compile(r"(\w\w:/+)(?:[^/\s:]*:\S*|[^/\s]*)@")  # with a colon, slashes too
 UNFINISHED = re.compile(r".+\.[0-9a-f]{32}(\.new)?")  # beside a file that is written
@@ -342,6 +343,8 @@ def _patiently(act: Callable[[], Answer], url: str) -> Answer:
             if pause is None:
                 passed = f"{len(PAUSES) + 1} tries in {time.monotonic() - began:.0f} s"
                 raise ValueError(f"{url}: the store fails, {passed}: {why}; {KEPT}") from None
+            if pause == LONG:
+                say(f"{url}: the store fails ({why}): trying again for half a minute")
             time.sleep(pause)
     raise AssertionError("a try returns or raises")
 
