@@ -15,10 +15,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lucency.core.progress import say
-from lucency.deploy.guard import SECURITY_HEADERS, ServiceSettings
+from lucency.deploy.guard import LONGEST_HEAD, SECURITY_HEADERS, ServiceSettings
 from lucency.deploy.problems import PROBLEM_TYPE, problem_document
 
-LONGEST_HEAD = 16 * 2**10  # bytes of a request's line and headers
 KEEP_ALIVE_SECONDS = 15
 LEAST_READ = 2**16  # bytes of an answer that a client reads in `answer_seconds`, or the rest
 
