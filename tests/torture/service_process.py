@@ -128,4 +128,4 @@ def resident(pid: int) -> int:
 
 def descriptors(pid: int) -> int:
     """Return how many files and sockets a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from served import film_file
 from torture.service_process import (
@@ -35,7 +35,7 @@ MORE_FILES = 8
 def kinds(service: Served) -> dict[str, Callable[[int], bytes]]:
     """Return by kind what the connection of a number sends."""
     half = request(service, "/v1/predict", body=b"\0" * 1_000)[:-500]
-    unread = request(service, "/openapi.json", keep=True) * 40
+    unread = request(service, "/openapi.json", keep=True) * 6
     return {
         "nothing sent": lambda _: b"",
         "half a head": lambda number: b"GET /v1/model HTTP/1.1\r\nX: "[: 3 + number % 20],
@@ -52,10 +52,8 @@ def opened(service: Served, sent: bytes) -> socket.socket:
     line.settimeout(20)
     line.connect(("127.0.0.1", service.port))
     line.setblocking(False)
-    try:
-        line.send(sent) if sent else None
-    except (BlockingIOError, ConnectionResetError, BrokenPipeError):
-        pass
+    with suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
+        line.send(sent)
     return line
 
 
