@@ -2,15 +2,24 @@
 
 import json
 import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from starlette.routing import BaseRoute
 
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration
+from lucency.deploy.decoding import START_SECONDS
+from lucency.deploy.guard import ServiceSettings
+from lucency.deploy.listening import StoppableServer, bind, server_config
+from lucency.deploy.service import create_app
 from lucency.models.classifier import Classifier, save_classifier
 from lucency.models.networks import build
 from lucency.pipeline.library import Model, load
@@ -50,6 +59,41 @@ def served_model(folder: Path) -> Model:
     folder.mkdir(parents=True, exist_ok=True)
     save_classifier(classifier, folder)
     return load(folder, engine="torch")
+
+
+class Running(NamedTuple):
+    """A server in a thread: its port and the lines of its log."""
+
+    port: int
+    log: list[str]
+
+
+@contextmanager
+def running_service(
+    model: Model, *, routes: Sequence[BaseRoute] = (), **limits: Any
+) -> Iterator[Running]:
+    """Lend a service in a thread, which is to stop in the end whatever its clients do."""
+    log: list[str] = []
+    with bind("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        settings = ServiceSettings(port=port, token=TOKEN, **limits)
+        app = create_app(model, settings=settings, routes=routes, log=log.append)
+        server = StoppableServer(server_config(app, settings))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        wait_for(lambda: server.started, seconds=START_SECONDS)
+        yield Running(port, log)
+        server.should_exit = True
+        thread.join(timeout=60)
+        assert not thread.is_alive(), "a client keeps the service from stopping"
+
+
+def wait_for(true: Callable[[], bool], *, seconds: float) -> bool:
+    """Wait until something is true, for so long at most, and return whether it is."""
+    until = time.monotonic() + seconds
+    while not true() and time.monotonic() < until:
+        time.sleep(0.01)
+    return true()
 
 
 def film_pixels(seed: int = 0, *, size: int = 96) -> np.ndarray:

@@ -5,12 +5,10 @@ import io
 import json
 import socket
 import struct
-import threading
 import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 from starlette.requests import Request
@@ -18,12 +16,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dicom_films import dicom_bytes, phantom_grey
-from lucency.deploy.decoding import START_SECONDS
-from lucency.deploy.guard import SECURITY_HEADERS, ServiceSettings
-from lucency.deploy.listening import StoppableServer, bind, server_config
+from lucency.deploy.guard import SECURITY_HEADERS
 from lucency.deploy.problems import PROBLEMS
-from lucency.deploy.service import create_app
-from served import TOKEN, Reply, ask, film_file, multipart, request_bytes, served_model
+from served import (
+    TOKEN,
+    Reply,
+    Running,
+    ask,
+    film_file,
+    multipart,
+    request_bytes,
+    running_service,
+    served_model,
+    wait_for,
+)
 
 LIMIT = 300_000
 PNG = {"Content-Type": "image/png"}
@@ -33,35 +39,16 @@ LARGE = 32 * 2**20
 SCRIPT = "<script>alert(1)</script>.png"
 
 
-class Running(NamedTuple):
-    """A server in a thread: its port and the lines of its log."""
-
-    port: int
-    log: list[str]
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    log: list[str] = []
-    with bind("127.0.0.1", 0) as listening:
-        port = listening.getsockname()[1]
-        settings = ServiceSettings(
-            port=port, token=TOKEN, body_bytes=LIMIT, body_seconds=1.0, header_seconds=0.7,
-            answer_seconds=0.7, films=3, decoders=1, decoder_seconds=20.0,
-        )  # fmt: skip
-        model = served_model(tmp_path_factory.mktemp("model"))
-        routes = (Route("/large", _large), Route("/fails", _fails))
-        app = create_app(model, settings=settings, routes=routes, log=log.append)
-        server = StoppableServer(server_config(app, settings))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        until = time.monotonic() + START_SECONDS
-        while not server.started and time.monotonic() < until:
-            time.sleep(0.02)
-        yield Running(port, log)
-        server.should_exit = True
-        thread.join(timeout=60)
-        assert not thread.is_alive(), "a client keeps the service from stopping"
+    limits = {
+        "body_bytes": LIMIT, "body_seconds": 1.0, "header_seconds": 0.7, "answer_seconds": 0.7,
+        "films": 3, "decoders": 1, "decoder_seconds": 20.0,
+    }  # fmt: skip
+    routes = (Route("/large", _large), Route("/fails", _fails))
+    model = served_model(tmp_path_factory.mktemp("model"))
+    with running_service(model, routes=routes, **limits) as service:
+        yield service
 
 
 def _large(_: Request) -> Response:
@@ -407,9 +394,7 @@ def test_no_film_s_name_or_header_is_logged(running: Running):
     for sent in (parts((SCRIPT, GOOD)), get(X_Patient="Doe^Jane"),
                  ("GET", f"/?token={TOKEN}", {}), ("GET", "/secret-name.png", {})):  # fmt: skip
         ask(running.port, wired(running.port, sent))
-    until = time.monotonic() + 10
-    while not any(" other " in line for line in running.log) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for(lambda: any(" other " in line for line in running.log), seconds=10)
     log = "\n".join(running.log)
     assert "POST /v1/predict 200" in log
     for word in ("script", TOKEN, "Doe", "secret", "?"):
@@ -419,9 +404,7 @@ def test_no_film_s_name_or_header_is_logged(running: Running):
 def test_a_failure_is_logged_without_its_text(running: Running, caplog: pytest.LogCaptureFixture):
     reply = ask(running.port, wired(running.port, ("GET", "/fails", {})))
     assert (reply.status, reply.code) == (500, "internal")
-    until = time.monotonic() + 10
-    while not any("RuntimeError" in line for line in running.log) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for(lambda: any("RuntimeError" in line for line in running.log), seconds=10)
     (line,) = [line for line in running.log if "RuntimeError" in line]
     assert line.startswith("RuntimeError in test_hostile.py, line ")
     assert "Doe" not in "\n".join([*running.log, caplog.text])

@@ -127,7 +127,8 @@ async def _decoded(
     """Return what a decoder states of a film, and its pixels; FilmError for one that it refuses."""
     process, whole = await decoders.idle.get(), False
     try:
-        process = process or await _started(decoders)
+        if process is None or process.returncode is not None:  # it ended while it waited
+            process = await _started(decoders)
         async with asyncio.timeout(decoders.seconds + GRACE_SECONDS):
             await _send_film(process, wanted, content)
             kind, about, pixels = await _received(process, wanted, side=decoders.side)

@@ -31,6 +31,7 @@ ENTRANCE = """<!doctype html>
 <link rel="icon" href="data:,">
 <p><a href="/">Lucency</a></p></html>
 """  # after a redirect from a page elsewhere a browser would keep the strict cookie back
+LONGEST_HEAD = 16 * 2**10  # bytes of a request's target and headers
 METHODS = ("GET", "HEAD", "POST")
 FORBIDDEN_IN_PATHS = ("\\", "%2e", "%2f", "%5c", "%00")  # after one decoding
 POLICY = (
@@ -141,11 +142,28 @@ def guarded(app: ASGIApp, *, settings: ServiceSettings, observe: Observe) -> ASG
 def _refused(scope: Scope, headers: Headers, settings: ServiceSettings) -> Response | None:
     """Return the answer to a request that does not reach the application, None for others."""
     try:
+        _check_framing(scope, headers)
         _check_place(scope, headers, settings)
         _check_origin(headers)
         return _admitted(scope, headers, settings)
     except Problem as problem:
         return problem_response(problem)
+
+
+def _check_framing(scope: Scope, headers: Headers) -> None:
+    """Raise Problem for a long head, and a body that a proxy before the service sees end elsewhere.
+
+    RFC 9112, section 6.1: the latter smuggles a second request past the proxy.
+    """
+    pieces = [scope["raw_path"], scope["query_string"], *(b for pair in headers.raw for b in pair)]
+    if sum(map(len, pieces)) > LONGEST_HEAD:
+        raise Problem("malformed-request", f"expected headers of {LONGEST_HEAD:,} bytes at most")
+    if "transfer-encoding" not in headers:
+        return
+    if "content-length" in headers:
+        raise Problem("malformed-request", "found Content-Length beside Transfer-Encoding")
+    if scope["http_version"] < "1.1":
+        raise Problem("malformed-request", "found Transfer-Encoding in a request of HTTP/1.0")
 
 
 def _check_place(scope: Scope, headers: Headers, settings: ServiceSettings) -> None:

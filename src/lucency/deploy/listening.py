@@ -11,15 +11,18 @@ from types import FrameType
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lucency.core.progress import say
-from lucency.deploy.guard import SECURITY_HEADERS, ServiceSettings
-from lucency.deploy.problems import PROBLEM_TYPE, problem_document
+from lucency.deploy.guard import LONGEST_HEAD, SECURITY_HEADERS, ServiceSettings
+from lucency.deploy.problems import PROBLEM_TYPE, Problem, problem_document, problem_response
 
-LONGEST_HEAD = 16 * 2**10  # bytes of a request's line and headers
 KEEP_ALIVE_SECONDS = 15
+ACCEPTED_AT_ONCE = 32  # connections, before one that is dropped for another gives its file back
+QUEUE = 1024  # connections that the system holds until they are accepted
+FILES = 64  # that the service opens beside connections and decoders
+DECODER_FILES = 8  # of each decoder, while it is started anew too
 LEAST_READ = 2**16  # bytes of an answer that a client reads in `answer_seconds`, or the rest
 
 
@@ -34,6 +37,30 @@ def bind(host: str, port: int) -> socket.socket:
         listening.close()
         raise ValueError(f"--host {host} --port {port}: {error}; expected a free port") from error
     return listening
+
+
+def room_for_connections(settings: ServiceSettings) -> int:
+    """Return how many connections the service holds: all of its settings, or what files allow.
+
+    The soft limit on open files is raised to what is needed, where the hard one allows that. Raises
+    ValueError where too few files are left for any connection.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, where sockets are no files
+        return settings.connections
+    others = FILES + DECODER_FILES * settings.decoders + 4 * ACCEPTED_AT_ONCE
+    wanted = settings.connections + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = settings.connections if soft == resource.RLIM_INFINITY else soft - others
+    if room < 1:
+        raise ValueError(
+            f"the service may open {soft} files; expected {others + 1} or more (ulimit -n)"
+        )
+    return min(room, settings.connections)
 
 
 def run_server(
@@ -55,6 +82,7 @@ def server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
 
     class Limited(LimitedProtocol):
         limits = settings
+        most = room_for_connections(settings)
 
     return uvicorn.Config(
         app,
@@ -65,7 +93,7 @@ def server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.connections,
+        backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.stop_seconds,
         h11_max_incomplete_event_size=LONGEST_HEAD,
@@ -80,6 +108,8 @@ class StoppableServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, and write the line."""
         await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(QUEUE)  # uvicorn has one number for this and for ACCEPTED_AT_ONCE
         if self.line:
             say(self.line)
 
@@ -91,9 +121,15 @@ class StoppableServer(uvicorn.Server):
 
 
 class LimitedProtocol(H11Protocol):
-    """HTTP/1.1 that drops who does not send a request's headers in time, or stops to read."""
+    """HTTP/1.1 that drops who does not send a request's headers in time, or stops to read.
+
+    Where there are too many connections a new one takes the place of the one that has had no
+    request for longest, else of one that does not read. With all at work it is refused.
+    """
 
     limits = ServiceSettings()
+    most = limits.connections
+    rested = 0.0  # when the connection, or its last answer, was complete
     waiting: asyncio.TimerHandle | None = None
     stalled: asyncio.TimerHandle | None = None
 
@@ -102,15 +138,33 @@ class LimitedProtocol(H11Protocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that all that is not read is known
         self.waiting = self.loop.call_later(self.limits.header_seconds, transport.abort)
+        self.rested = self.loop.time()
+        if len(self.connections) > self.most:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop a connection that can be dropped; this one is refused where there is none."""
+        others = [one for one in self.connections if isinstance(one, LimitedProtocol)]
+        others = [one for one in others if one is not self and (one.at_rest or one.stalled)]
+        if not others:
+            self.app = refuse_connection
+            return
+        longest = min(others, key=lambda one: (not one.at_rest, one.rested))
+        self.connections.discard(longest)  # now, for the next connection may come before its end
+        longest.transport.abort()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no request is under way."""
+        return not self.cycle or self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
         """Take what has come; the time for headers ends with them, and begins with the next."""
         super().data_received(data)
-        under_way = bool(self.cycle) and not self.cycle.response_complete
-        if under_way and self.waiting:
+        if self.waiting and not self.at_rest:
             self.waiting.cancel()
             self.waiting = None
-        elif not under_way and not self.waiting:
+        elif self.at_rest and not self.waiting:
             seconds = self.limits.header_seconds
             self.waiting = self.loop.call_later(seconds, self.transport.abort)
 
@@ -119,6 +173,7 @@ class LimitedProtocol(H11Protocol):
         if self.waiting:
             self.waiting.cancel()
             self.waiting = None
+        self.rested = self.loop.time()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -169,6 +224,13 @@ class LimitedProtocol(H11Protocol):
             for event in events:
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+
+async def refuse_connection(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse each request on a connection that is one too many."""
+    response = problem_response(Problem("busy", "all connections are at work"))
+    response.headers.update({**SECURITY_HEADERS, "connection": "close"})
+    await response(scope, receive, send)
 
 
 def _stopped(sig: int, frame: FrameType | None) -> None:

@@ -20,12 +20,12 @@ AUTO = "auto"  # cam where the network has such maps, else grad-cam
 MOST_SIMILAR = 100
 EVERYWHERE = (
     "bad-path", "host-absent", "malformed-request", "parameter-invalid", "upgrade-refused",
-    "origin-foreign", "not-found", "method-not-allowed", "host-foreign", "internal", "stopping",
+    "origin-foreign", "not-found", "method-not-allowed", "host-foreign", "body-too-large",
+    "internal", "stopping", "busy",
 )  # fmt: skip
 BEHIND_TOKEN = ("token-absent", "token-wrong")
 OF_BODIES = (
-    "body-incomplete", "multipart-invalid", "no-film", "body-slow", "body-too-large",
-    "too-many-films", "media-type", "busy",
+    "body-incomplete", "multipart-invalid", "no-film", "body-slow", "too-many-films", "media-type",
 )  # fmt: skip
 OF_FILMS = tuple(code for code, (status, _) in PROBLEMS.items() if status == 422)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -25,7 +26,10 @@ class ReceivedFilm(NamedTuple):
 
 
 class FilmParser(MultiPartParser):
-    """A parser that keeps files in memory and knows whether the closing boundary came."""
+    """A parser that keeps files in memory and knows whether the closing boundary came.
+
+    Names are UTF-8: a charset that a client chooses could make texts that no answer can hold.
+    """
 
     ended = False
 
@@ -34,7 +38,10 @@ class FilmParser(MultiPartParser):
         self.ended = True
 
     async def parse(self) -> FormData:
-        """Return the parts; MultiPartException where the closing boundary is missing."""
+        """Return the parts; MultiPartException for a charset, and without a closing boundary."""
+        stated = parse_options_header(self.headers["content-type"])[1]
+        if stated.get(b"charset", b"utf-8").lower() != b"utf-8":
+            raise MultiPartException("found a charset; expected none, or utf-8")
         form = await super().parse()
         if self.ended:
             return form

@@ -118,6 +118,7 @@ def create_app(
         },
         lifespan=partial(_running, model=model, settings=settings, meters=meters),
     )
+    inner.router.redirect_slashes = False  # what is not described is not there
     name = partial(_name_of_route, [one for one in every if isinstance(one, Route | Mount)])
 
     def observe(scope: Scope, status: int, seconds: float) -> None:

@@ -274,7 +274,7 @@ def _read_verdict(viewer: Viewer, body: bytes) -> Verdict:
     films = run_films(viewer)
     try:
         given = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of brackets by the thousand
         raise ValueError(f"body: found no JSON ({error}); expected a verdict") from error
     texts = ("film", "finding", "verdict", "reviewer", "note")
     if not isinstance(given, dict) or not all(isinstance(given.get(one), str) for one in texts):
