@@ -159,7 +159,10 @@ def killed_after(seconds: float, act: Callable[[], int], *, place: Path, notes: 
 
 
 def warm(act: Callable[[], int], *, place: Path, notes: Path) -> Ended:
-    """Do `act` in a child and import here all that it has imported; return how it ended."""
+    """Do `act` in a child and import here all that it has imported; return how it ended.
+
+    Raises ValueError where it fails.
+    """
 
     def listed() -> int:
         status = act()
@@ -168,6 +171,8 @@ def warm(act: Callable[[], int], *, place: Path, notes: Path) -> Ended:
         return status
 
     ended = in_child(listed, place=place, notes=notes, fault=Fault())
+    if ended.status:
+        raise ValueError(f"not even the unbroken call succeeds: {ended.err}")
     for name in (notes / "modules").read_text().split():
         if name != "__main__" and name not in sys.modules:
             try:
