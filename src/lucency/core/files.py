@@ -21,6 +21,7 @@ import pandas as pd
 from jaxtyping import Shaped
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 def write_whole(file: Path, content: str | bytes | memoryview) -> None:
@@ -56,9 +57,73 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
                 os.fsync(stream.fileno())
             beside.replace(place)
             undo.pop_all()
+        flush_folder(place.parent)
     except OSError as error:
         refuse_full_disk(error, file, needed=needed)
-        raise OSError(error.errno, error.strerror or str(error), str(file)) from error
+        raise named_error(error, file) from error
+
+
+def write_part(file: Path, content: bytes) -> None:
+    """Write one of thousands of files of a folder that `flush_tree` and a rename make whole.
+
+    Raises ValueError where the disk or the quota is full, and OSError with the file's name else.
+    """
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        refuse_full_disk(error, file, needed=len(content))
+        raise named_error(error, file) from error
+
+
+def replace_file(beside: Path, file: Path) -> None:
+    """Give a file that is whole and flushed its name, in a way that a loss of power keeps."""
+    beside.replace(file)
+    flush_folder(file.parent)
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder, and those above it, in a way that a loss of power keeps."""
+    made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in made:
+        flush_folder(place.parent)
+
+
+def flush_tree(folder: Path) -> None:
+    """Let everything in a folder reach the disk; what has, costs no more than its opening."""
+    for name, _, files in os.walk(folder):
+        place = Path(name)
+        for file in files:
+            if not (place / file).is_symlink():
+                _flush(place / file, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        flush_folder(place)
+
+
+def flush_folder(folder: Path) -> None:
+    """Let the names in a folder reach the disk, where the system can: Windows does so by itself.
+
+    A folder that may be written to but not read stays as it is.
+    """
+    if os.name == "posix":
+        with suppress(PermissionError):
+            _flush(folder, os.O_RDONLY)
+
+
+def _flush(place: Path, flags: int) -> None:
+    """Flush a file or folder; where its file system cannot, as some of networks, it stays as is."""
+    opened = os.open(place, flags)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in UNFLUSHABLE:
+            raise named_error(error, place) from error
+    finally:
+        os.close(opened)
+
+
+def named_error(error: OSError, file: Path) -> OSError:
+    """Return an error of the system with the name of the file it is about."""
+    return OSError(error.errno, error.strerror or str(error), str(file))
 
 
 @contextmanager

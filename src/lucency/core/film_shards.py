@@ -24,7 +24,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
-from lucency.core.files import npy_content, write_array, write_whole
+from lucency.core.files import npy_content, replace_file, write_array, write_whole
 
 SHARDS = "shards"  # the folder
 INDEX, SUMS = "index.npy", "SHA256SUMS"  # there: where each film is; what `sha256sum -c` checks
@@ -223,10 +223,10 @@ def put_shard(folder: Path, number: int, content: bytes, receipt: str) -> None:
     beside = folder / f"{name}.{uuid.uuid4().hex}"
     write_whole(beside, content)
     _receipt(folder, number).unlink(missing_ok=True)  # of a shard that was made before
-    beside.replace(folder / name)
+    replace_file(beside, folder / name)
     beside = folder / f"{name}.{uuid.uuid4().hex}"
     write_whole(beside, receipt)
-    beside.replace(_receipt(folder, number))
+    replace_file(beside, _receipt(folder, number))
 
 
 def read_receipt(folder: Path, number: int) -> Receipt | None:

@@ -7,6 +7,7 @@ continue. Under a launcher of several processes only rank 0 writes, the others w
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -17,14 +18,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lucency.core.files import BusyError, no_leftovers, refuse_full_disk, write_whole
+from lucency.core.files import (
+    BusyError,
+    flush_folder,
+    flush_tree,
+    make_folders,
+    named_error,
+    no_leftovers,
+    refuse_full_disk,
+    write_whole,
+)
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 Inputs = Mapping[str, object]
 RECEIPT, NOTE = "receipt.json", "inputs.json"
+LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 LOCK = ".lock"  # the end of a lock file's name; it lies beside the folder that is being written
 SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
 
@@ -58,7 +72,7 @@ def partial_folder(
     """
     folder = out.with_name(out.name + ".partial")
     with no_leftovers(folder.parent, notes=()):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(folder.parent)
         with locked(folder), no_leftovers(folder, notes=(NOTE,)):
             yield from _lend(folder, out, inputs=inputs, may_change=may_change)
 
@@ -80,13 +94,15 @@ def _lend(
     try:
         yield folder
     except OSError as error:
-        refuse_full_disk(error, folder)
+        refuse_full_disk(error, Path(error.filename) if error.filename else folder)
         raise
+    flush_tree(folder)  # before the receipt, which says that all is there
     write_whole(folder / RECEIPT, _text(inputs))
     note.unlink()
     if out.exists():
         out.rmdir()  # is empty, or it would have been refused
     folder.rename(out)
+    flush_folder(out.parent)
 
 
 @contextmanager
@@ -95,19 +111,44 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
     Raises BusyError where another process holds it after `wait` seconds.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    lock = FileLock(folder.with_name(folder.name + LOCK))
+    file = folder.with_name(folder.name + LOCK)
     try:
-        lock.acquire(timeout=wait)
+        lock = held_lock(file, wait=wait)
     except Timeout:
         raise BusyError(f"{folder} is being written by another process: wait for it") from None
     try:
         yield
     finally:
         with suppress(PermissionError):  # Windows, which removes the file on release
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+            file.unlink(missing_ok=True)
+        try:
+            lock.release()
+        except OSError as error:
+            raise named_error(error, file) from error
+
+
+def held_lock(file: Path, *, wait: float) -> BaseFileLock:
+    """Return the lock of a file, held; its Timeout goes through after `wait` seconds.
+
+    Where the file system has no locks, the existence of a second file is one; of a process that
+    died on this machine it is overcome. Other errors of the system name the file.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        try:
+            return lock.acquire(timeout=wait).lock
+        except OSError as error:
+            if error.errno not in LOCKLESS:
+                raise
+            return SoftFileLock(file.with_name(f"held-{file.name}")).acquire(timeout=wait).lock
+    except Timeout:
+        raise
+    except OSError as error:
+        raise named_error(error, file) from error
 
 
 def is_complete(out: Path, *, inputs: Inputs) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from lucency.core.files import write_whole
+from lucency.core.files import replace_file, write_whole
 from lucency.core.progress import say
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries
@@ -213,7 +213,7 @@ def _write_local(file: Path, content: bytes) -> None:
     beside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
     try:
         write_whole(beside, content)
-        beside.replace(file)
+        replace_file(beside, file)
     finally:
         beside.unlink(missing_ok=True)
 

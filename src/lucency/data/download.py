@@ -20,11 +20,12 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from lucency.core.files import refuse_full_disk, write_whole
+from lucency.core.files import refuse_full_disk, replace_file, write_whole
 from lucency.core.manifest import counted, listed, nearest
 from lucency.core.progress import progress, say
+from lucency.core.stage import held_lock
 
 AT_ONCE = 3  # files
 BLOCK = 1 << 20  # bytes that are read at once
@@ -135,10 +136,9 @@ def download(
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: expected a folder, which may not exist yet")
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".download.lock")
     with ExitStack() as held:
         try:
-            held.enter_context(lock.acquire(timeout=0))
+            held.enter_context(held_lock(out / ".download.lock", wait=0))
         except Timeout:
             raise ValueError(f"{out}: another process downloads into it: wait for it") from None
         total, held = sum(one.size for one in archives), sum(_held(one, out) for one in archives)
@@ -200,7 +200,7 @@ def _fetch(archive: Archive, work: _Work) -> None:
         if found == archive.md5:
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())
-            part.replace(file)
+            replace_file(part, file)
             _validator(part).unlink(missing_ok=True)
             return
         part.unlink()

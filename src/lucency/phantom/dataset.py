@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lucency.core.files import write_table, write_whole
+from lucency.core.files import write_part, write_table, write_whole
 from lucency.core.manifest import NO_FINDING
 from lucency.core.parallel import in_workers
 from lucency.core.progress import silent
@@ -147,7 +147,7 @@ def _draw_batch(orders: list[Order]) -> list[PhantomFilm]:
             picture = phantom_film(order.patient, order.film, size=order.size)
             done, png = cv2.imencode(".png", picture.pixels, PNG)
             assert done
-            order.path.write_bytes(png.tobytes())
+            write_part(order.path, png.tobytes())
             drawn.append(replace(picture, pixels=np.zeros((0, 0), np.uint8)))
     finally:
         cv2.setNumThreads(threads)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
-from lucency.core.files import write_table, write_whole
+from lucency.core.files import write_part, write_table, write_whole
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import progress
@@ -99,7 +99,7 @@ def _write_pictures(run: Run, seen: Plan, name: Shaped[np.ndarray, " m"], folder
         for entry, file in enumerate(name.tolist()):
             done, png = cv2.imencode(".png", films.picture(entry))
             assert done, "a grey picture can be encoded"
-            (folder / file).write_bytes(png.tobytes())
+            write_part(folder / file, png.tobytes())
             advance(entry + 1, len(name))
 
 

@@ -25,7 +25,7 @@ from lucency.config.protocol import (
     without_places,
 )
 from lucency.config.sections import External, Source
-from lucency.core.files import write_whole
+from lucency.core.files import make_folders, write_whole
 from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
@@ -191,7 +191,7 @@ def keep_protocol(run: Run) -> None:
     file = run.out / "protocol.toml"
     if rank() > 0 or run.protocol == _read_known(file):
         return
-    run.out.mkdir(parents=True, exist_ok=True)
+    make_folders(run.out)
     with locked(file, wait=PATIENCE):
         protocol = _with_finished_tests(run.protocol, _read_known(file), out=run.out)
         write_whole(file, protocol_text(protocol))

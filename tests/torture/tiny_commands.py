@@ -1,0 +1,167 @@
+"""Commands on a workplace so small that each takes a moment: what faults and kills are tried on.
+
+Each has a folder that it starts from, built by the commands before it, and the content that an
+unbroken call leaves. Every try works in the same folder, for paths are part of what is written.
+"""
+
+import hashlib
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import typer.main
+
+from torture.fault_layer import Ended, Fault, in_child, warm
+
+PROTOCOL = """
+name = "tiny"
+findings = ["Effusion"]
+[data]
+source = "nih"
+root = "films"
+[preparation]
+size = 32
+[training]
+epochs = 2
+batch = 16
+[[network]]
+name = "test_resnet"
+[evaluation]
+resamples = 20
+[explanation]
+methods = []
+"""
+DRAW = ("data", "phantom", "--out", "films", "--films", "40", "--size", "64", "--workers", "1")
+RUN = ("run", "tiny.toml", "--out", "run", "--workers", "1")
+TABLE = "films/Data_Entry_2017_v2020.csv"
+TIMES = re.compile(rb"^(\d+,.*),[\d.]+,[\d.]+$", re.MULTILINE)  # the ends of history.csv's rows
+UNFINISHED = re.compile(
+    r"\.new$|\.partial(/|$)|\.lock$|\.[0-9a-f]{32}$|\.part(\.etag)?$|shards/\d+\.json$"
+)
+UNBROKEN = Fault(0)
+
+Content = dict[str, bytes]
+
+
+COMMANDS = {  # in this order: each starts from what those before it have left
+    "draw": DRAW,
+    "prepare": (*RUN, "--until", "prepare"),
+    "train": ("train", "tiny.toml", "--out", "run"),
+    "finish": RUN,
+    "report": ("report", "run"),
+    "predict": ("predict", "run", "films/images", "--csv", "scores.csv"),
+    "evaluate": ("evaluate", "scores.csv", "--labels", TABLE, "--out", "evaluated"),
+    "audit": ("audit", "errors", "scores.csv", "--labels", TABLE, "--out", "errors"),
+    "export": ("export", "run", "--out", "exported"),
+    "download": ("data", "download", "nih", "--out", "archives"),
+}
+
+
+class Bench:
+    """A folder in which commands are tried again and again, each from the same start.
+
+    `wholes` holds what an unbroken call of each leaves, `seconds` how long it takes.
+    """
+
+    def __init__(self, folder: Path, *names: str) -> None:
+        """Do the commands up to the last of `names` once, and keep what those start from."""
+        self.place, self.notes, self._starts = folder / "place", folder / "notes", folder / "starts"
+        self.wholes: dict[str, Content] = {}
+        self._left: dict[str, set[str]] = {}
+        self.seconds: dict[str, float] = {}
+        self._again: dict[tuple[str, str], str] = {}
+        for one in (self.place, self.notes, self._starts):
+            one.mkdir(parents=True)
+        (self.place / "tiny.toml").write_text(PROTOCOL)
+        typer.main.get_command = cache(typer.main.get_command)  # built anew by every call else
+        last = max(map([*COMMANDS].index, names))
+        for name in [*COMMANDS][: last + 1]:
+            shutil.copytree(self.place, self._starts / name)
+            ended = warm(called(name), place=self.place, notes=self.notes)
+            self.wholes[name] = content(self.place)
+            self._left[name] = unfinished(self.place)
+            self.seconds[name] = ended.seconds
+
+    def reset(self, name: str) -> None:
+        """Let the folder be again what the command starts from, with its times."""
+        shutil.rmtree(self.place)
+        shutil.copytree(self._starts / name, self.place)
+
+    def do(self, name: str, fault: Fault = UNBROKEN) -> Ended:
+        """Do a command in a child, in the folder as it is."""
+        return in_child(called(name), place=self.place, notes=self.notes, fault=fault)
+
+    def wrong_between(self, name: str) -> str:
+        """Return what is wrong with what a broken call has left, "" where nothing is."""
+        start, whole = content(self._starts / name), self.wholes[name]
+        for file, held in content(self.place).items():
+            if held not in (start.get(file), whole.get(file)):
+                return f"half a file: {file}"
+        return ""
+
+    def wrong_again(self, name: str) -> str:
+        """Do the command again, unbroken; return what is wrong then, "" where all is whole.
+
+        Of one and the same content the answer is kept.
+        """
+        state = (name, fingerprint(self.place))
+        if state not in self._again:
+            self._again[state] = self._wrong_again(name)
+        return self._again[state]
+
+    def _wrong_again(self, name: str) -> str:
+        finished = {one: one.stat().st_mtime_ns for one in self.place.rglob("receipt.json")}
+        kept = {one: at for one, at in finished.items() if ".partial" not in str(one)}
+        ended = self.do(name)
+        if ended.status:
+            return f"not mended by the same command: status {ended.status}, {ended.err[-200:]}"
+        if left := unfinished(self.place) - self._left[name]:
+            return f"left over: {min(left)}"
+        lost = [one for one, at in kept.items() if one.stat().st_mtime_ns != at]
+        if lost and name != "report":  # which is to make it anew
+            return f"made twice: {lost[0].relative_to(self.place)}"
+        now, whole = content(self.place), self.wholes[name]
+        other = [file for file in {**now, **whole} if now.get(file) != whole.get(file)]
+        return f"other bytes: {other[0]}" if other else ""
+
+
+def called(name: str) -> Callable[[], int]:
+    """Return a call of a command as the command line makes it."""
+
+    def act() -> int:
+        from lucency.cli import app
+
+        sys.argv = ["lucency", *COMMANDS[name]]
+        return app.call()
+
+    return act
+
+
+def content(folder: Path) -> Content:
+    """Return the files of a folder by name, but unfinished ones; without times that work took."""
+    names = [one for one in sorted(folder.rglob("*")) if one.is_file()]
+    found = {str(one.relative_to(folder)): one.read_bytes() for one in names}
+    return {
+        name: TIMES.sub(rb"\1", held) if name.endswith("history.csv") else held
+        for name, held in found.items()
+        if not UNFINISHED.search(name)
+    }
+
+
+def unfinished(folder: Path) -> set[str]:
+    """Return the names in a folder of what is not finished."""
+    names = {str(one.relative_to(folder)) for one in folder.rglob("*")}
+    return {name for name in names if UNFINISHED.search(name)}
+
+
+def fingerprint(folder: Path) -> str:
+    """Return what names the content of a folder, with all that is unfinished there."""
+    digest = hashlib.sha256()
+    for one in sorted(folder.rglob("*")):
+        digest.update(f"{one.relative_to(folder)}\0".encode())
+        if one.is_file():
+            digest.update(hashlib.sha256(one.read_bytes()).digest())
+    return digest.hexdigest()
