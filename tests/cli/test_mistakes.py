@@ -12,7 +12,8 @@ import socket
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ LABELS = "chestxray14/Data_Entry_2017_v2020.csv"
 LINES = 3
 NEXT = re.compile(  # the next command, or what to do
     r"\blucency [a-z]|--[a-z]|pip install|\b(expected|nearest|use|choose|write|save|name|give|set|"
-    r"make room|wait|unpack|start|download|draw|leave|put)\b"
+    r"make room|wait|unpack|start|download|draw|leave|put|keep|update)\b"
 )
 RUN = "run protocols/quick.toml --out new"
 FROM = "--set network.0.provenance=unknown"
@@ -77,15 +78,13 @@ MISTAKES = {
     "root that is nowhere": f"{RUN} --set data.source=nih --set data.root=chestxray",
     "root one folder too deep": f"{RUN} --set data.source=nih --set data.root=chestxray14/images",
     "root that is a file": f"{RUN} --set data.source=nih --set data.root={LABELS}",
-    "root on the web": f"{RUN} --set data.source=nih --set data.root=http://127.0.0.1:PORT/nih",
+    "root on the web": f"{RUN} --set data.source=nih --set data.root=http://127.0.0.1:9/nih",
     "root of another collection": f"{RUN} --set data.source=chexpert --set data.root=chestxray14",
     "half of the archives": f"{RUN} --set data.source=nih --set data.root=half",
     "thumbnails": f"{RUN} --set data.source=nih --set data.root=thumbnails",
     "films of another name": f"{RUN} --set data.source=nih --set data.root=others",
     "labels without patients": f"{RUN} --set data.source=csv --set data.root=films "
     "--set data.labels=no-patients.csv",
-    "labels of one class": f"{RUN} --set data.source=csv --set data.root=films "
-    "--set data.labels=one-class.csv",
     "folder that holds no film": "predict runs/demo empty",
     "film that is nowhere": "predict runs/demo film.png",
     "film that is none": "predict runs/demo scores.csv",
@@ -167,6 +166,21 @@ LACKING = {
     "mlflow": "mlflow",
 }  # fmt: skip
 
+VARYING = {
+    r"[\d.,]+ a second": "N a second",
+    r"free: [\d.,]+ .B": "free: N",
+    r"\[Errno \d+\] ": "",
+}
+TAKEN: dict[str, Callable[[str], bytes]] = {  # other dialects of CSV, which are read
+    "semicolons": lambda text: text.replace(",", ";").encode(),
+    "tabs": lambda text: text.replace(",", "\t").encode(),
+    "a mark at the beginning": lambda text: text.encode("utf-8-sig"),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "Excel's separator": lambda text: ("sep=;\n" + text.replace(",", ";")).encode(),
+    "quotes": lambda text: re.sub(r"[^,\n]+", r'"\g<0>"', text).encode(),
+    "line ends of Windows": lambda text: text.replace("\n", "\r\n").encode(),
+}
+
 
 class Answer(NamedTuple):
     status: int
@@ -185,7 +199,9 @@ def answer(words: list[str], capsys: pytest.CaptureFixture[str]) -> Answer:
 @pytest.fixture(scope="module")
 def wrong(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with films, tables, protocols and a run that are right, and many that are not."""
-    place = Path(shutil.copytree(finished, tmp_path_factory.mktemp("wrong") / "here", symlinks=True))
+    place = Path(
+        shutil.copytree(finished, tmp_path_factory.mktemp("wrong") / "here", symlinks=True)
+    )
     write_tables(place, pd.read_csv(place / "scores.csv"))
     write_labels(place)
     write_films(place)
@@ -208,8 +224,12 @@ def write_tables(place: Path, scores: pd.DataFrame) -> None:
         "no-images": number,
         "no-findings": scores[["image"]].assign(score=0.5),
         "percent": scores.assign(**{name: number[name] * 100 for name in findings}),
-        "logits": scores.assign(**{name: np.log(number[name] / (1 - number[name])) for name in findings}),
-        "words": scores.assign(**{name: np.where(number[name] > 0.5, "yes", "no") for name in findings}),
+        "logits": scores.assign(
+            **{name: np.log(number[name] / (1 - number[name])) for name in findings}
+        ),
+        "words": scores.assign(
+            **{name: np.where(number[name] > 0.5, "yes", "no") for name in findings}
+        ),
         "twice": pd.concat([scores, scores.head(1).assign(Effusion=0.123)]),
         "other-films": scores.assign(image=[f"other-{row}.png" for row in range(len(scores))]),
     }
@@ -251,7 +271,9 @@ def write_films(place: Path) -> None:
     for folder in ("thumbnails/images", "others/images", "empty"):
         (place / folder).mkdir()
     for film in films:
-        cv2.imwrite(str(place / "thumbnails" / "images" / film.name), cv2.imread(str(film))[::8, ::8])
+        cv2.imwrite(
+            str(place / "thumbnails" / "images" / film.name), cv2.imread(str(film))[::8, ::8]
+        )
         shutil.copy(film, place / "others" / "images" / f"film-{film.name}")
     with zipfile.ZipFile(place / "whole.zip", "w") as archive:
         archive.write(films[0], films[0].name)
@@ -269,7 +291,9 @@ def write_runs(place: Path) -> None:
     for name in ("later", "older", "study"):
         shutil.copytree(demo, place / name, symlinks=True)
     text = (demo / "protocol.toml").read_text()
-    (place / "later" / "protocol.toml").write_text(text.replace("[training]", "[training]\nspin = 3"))
+    (place / "later" / "protocol.toml").write_text(
+        text.replace("[training]", "[training]\nspin = 3")
+    )
     receipt = place / "older" / "split" / "receipt.json"
     receipt.write_text(receipt.read_text().replace('"seed"', '"number"'))
     shutil.rmtree(place / "study")
@@ -284,8 +308,8 @@ def write_runs(place: Path) -> None:
         packed.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
 
 
-@pytest.fixture
-def taken() -> Iterator[int]:
+@pytest.fixture(scope="module")
+def busy() -> Iterator[int]:
     """A port that another program listens at."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
@@ -307,26 +331,78 @@ def refuse_to_write(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Path, "mkdir", mkdir)
 
 
-def answered(name: str, wrong: Path, taken: int, capsys: pytest.CaptureFixture[str]) -> Answer:
-    """Return the answer to a mistake, without what differs from machine to machine."""
+def answered(command: str, wrong: Path, capsys: pytest.CaptureFixture[str]) -> Answer:
+    """Return the answer to a command there, without what differs from machine to machine."""
     shutil.rmtree(wrong / "new", ignore_errors=True)
+    status, lines = answer(shlex.split(command), capsys)
+    text = "\n".join(lines).replace(str(wrong), "HERE").replace(version("lucency"), "VERSION")
+    for pattern, word in VARYING.items():
+        text = re.sub(pattern, word, text)
+    return Answer(status, text.splitlines())
+
+
+def kept() -> dict[str, str]:
+    """Return the blocks of the golden file by name."""
+    blocks = GOLDEN.read_text().split("# ")[1:] if GOLDEN.is_file() else []
+    return {block.partition("\n")[0]: f"# {block}" for block in blocks}
+
+
+def check_kept(name: str, command: str, said: Answer) -> None:
+    """Compare an answer with the one that is kept, or keep it."""
+    block = "\n".join([f"# {name}", f"$ lucency {command}", *said.lines, "", ""])
+    if os.environ.get("LUCENCY_GOLDEN") == "write":
+        blocks = {**kept(), name: block}
+        GOLDEN.write_text("".join(blocks[one] for one in (*MISTAKES, *TAKEN) if one in blocks))
+    assert kept().get(name) == block
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_has_a_short_answer_that_says_what_to_do(
+    name: str, wrong: Path, busy: int, capsys: pytest.CaptureFixture[str]
+):
+    """LUCENCY_GOLDEN=write pytest tests/cli/test_mistakes.py writes the file; read the difference.
+
+    What a command has said of its work before is among the three lines.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(wrong)
         if package := LACKING.get(name.removeprefix("extra ")):
             lack(package, patch)
         if name == "no permission":
             refuse_to_write(patch)
-        said = answer(shlex.split(MISTAKES[name].replace("PORT", str(taken))), capsys)
-    changes = {str(wrong): "HERE", str(taken): "PORT"}
-    for text, word in changes.items():
-        said = Answer(said.status, [line.replace(text, word) for line in said.lines])
-    return said
+        said = answered(MISTAKES[name].replace("PORT", str(busy)), wrong, capsys)
+    said = Answer(said.status, [line.replace(str(busy), "PORT") for line in said.lines])
+    assert said.status == 2
+    assert 1 <= len(said.lines) <= LINES, said.lines
+    assert said.lines[-1].startswith("lucency: ")
+    assert NEXT.search(said.lines[-1]), said.lines[-1]
+    check_kept(name, MISTAKES[name], said)
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistake(name: str, wrong: Path, taken: int, capsys: pytest.CaptureFixture[str]):
-    said = answered(name, wrong, taken, capsys)
-    print(name, '|', MISTAKES[name], '|', said.status)
-    print('\n'.join(said.lines))
-    with open('/tmp/wm/answers.txt', 'a') as f:
-        f.write(f"# {name}\n$ lucency {MISTAKES[name]}\n" + "\n".join(said.lines) + f"\n[{said.status}]\n\n")
+@pytest.mark.parametrize("name", TAKEN)
+def test_another_dialect_is_read_and_named(
+    name: str,
+    wrong: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(wrong)
+    content = TAKEN[name]((wrong / "one-class.csv").read_text())
+    (wrong / "dialect.csv").write_bytes(content)
+    status, lines = answered("data imbalance dialect.csv --json", wrong, capsys)
+    notes = [line for line in lines if line.startswith("dialect.csv")]
+    assert status == 0
+    assert json.loads("".join(lines[: lines.index("}") + 1]))["per_label"].keys() == {*FEW}
+    check_kept(name, "data imbalance dialect.csv --json", Answer(status, notes))
+
+
+def test_no_answer_is_kept_of_a_mistake_that_is_gone():
+    assert [*kept()] == [*MISTAKES, *TAKEN]
+    assert len(MISTAKES) >= 60
+
+
+def test_these_rules_can_fail(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LUCENCY_GOLDEN", raising=False)
+    assert not NEXT.search("lucency: file.png: something is wrong")
+    with pytest.raises(AssertionError):
+        check_kept("no --out", MISTAKES["no --out"], Answer(2, ["lucency: no"]))

@@ -90,7 +90,9 @@ def _usage_line(error: Any) -> str:
         return f"{message}; see lucency --help" if message else ""
     if found := re.match("No such command '([^']+)'", message):
         meant = _command_meant(error.ctx.command, found[1])
-        message = f"{found[0]}; {meant}" if meant else message.replace(". Did", "; did")
+        message = (
+            f"{found[0]}; {meant}" if meant else message.replace(". Did you mean", "; nearest is")
+        )
     elif (option := getattr(error, "option_name", "")) and message.startswith("No such option"):
         meant = _option_meant(error.ctx.command, option.lstrip("-"))
         message = f"{error.message}; {meant}" if meant else message
@@ -115,10 +117,10 @@ def _option_meant(command: Any, option: str) -> str:
         return ""
     from lucency.config.protocol import nearest_key
 
-    meant = nearest_key(option.replace("-", "_")).removeprefix("; ")
-    if not meant.startswith("expected "):
-        return meant if meant.startswith("GPUs") else ""
-    return f"{meant} of the protocol: --set KEY=VALUE changes it"
+    keys = nearest_key(option.replace("-", "_")).removeprefix("; ")
+    if keys.startswith("expected "):
+        return f"{keys} of the protocol, which --set KEY=VALUE changes"
+    return keys if keys.startswith("leave") else ""
 
 
 def _failed(line: str) -> int:

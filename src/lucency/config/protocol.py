@@ -252,8 +252,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
         found = "UTF-16" if wide else "no UTF-8 (Windows-1252 perhaps)"
         raise ValueError(f"{file}: found {found}, expected UTF-8: save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
-        hint = f"; {BACKSLASH}" if re.search("Unescaped|hex value", str(error)) else ""
-        raise ValueError(f"{file}: not valid TOML: {error}{hint}") from error
+        escape = re.search("Unescaped|hex value", str(error))
+        hint = BACKSLASH if escape else "expected lines such as epochs = 3, below one as [training]"
+        raise ValueError(f"{file}: not valid TOML: {error}; {hint}") from error
     for name, places in _sources(choices).items():
         for key in PLACES:
             if re.search(r"[\x00-\x1f]", str(places.get(key, ""))):
@@ -527,14 +528,14 @@ def _has(value: object, step: int | str) -> bool:
 def nearest_key(place: str) -> str:
     """Return the end of an error about a key that is none: the one that may have been meant.
 
-    >>> nearest_key("training.epoch"), nearest_key("epochs"), nearest_key("data.clahe_tile")
-    ("; nearest is 'epochs'", '; expected training.epochs', "; nearest is 'preparation.clahe_tiles'")
-    >>> nearest_key("training.size")
-    '; expected data.size, preparation.size or network.0.size'
+    >>> nearest_key("training.epoch"), nearest_key("data.clahe_tile")
+    ("; nearest is 'epochs'", "; nearest is 'preparation.clahe_tiles'")
+    >>> nearest_key("epochs"), nearest_key("training.size")
+    ('; expected training.epochs', '; expected data.size, preparation.size or network.0.size')
     """
     section, _, key = place.rpartition(".")
     if key in DEVICES:
-        return "; GPUs are found without a key: CUDA_VISIBLE_DEVICES chooses among them"
+        return "; leave it out: GPUs are found, and CUDA_VISIBLE_DEVICES chooses among them"
     keys = {name: [*part.model_fields] for name, part in _sections().items()}
     if homes := [f"{name}.{key}" for name, known in keys.items() if name and key in known]:
         listed = filter(None, (", ".join(homes[:-1]), homes[-1]))
