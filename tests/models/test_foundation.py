@@ -22,7 +22,7 @@ from lucency.config.sections import Network
 from lucency.models.features import embed, frozen_network
 from lucency.models.foundation import FOUNDATIONS
 from lucency.models.networks import build, build_body, build_chosen, check_name
-from lucency.models.weights import LAYOUTS, fetch_published, fingerprint_weights, initialise
+from lucency.models.weights import LAYOUTS, fetch_weights, fingerprint_weights, initialise
 from toys import toy_films
 
 WIDTHS = {"tiny": 192, "small": 384, "base": 768}
@@ -313,7 +313,7 @@ def test_a_folder_of_timm_is_a_network(tmp_path: Path) -> None:
     about = {"name": "tiny", "architecture": place, "provenance": "invented"}
     check_name(place)
     choice = Network(**about, weights="timm")
-    fetch_published(choice)
+    fetch_weights(choice, root=tmp_path)
     network = build_chosen(choice, findings=2)
     torch.testing.assert_close(network.mean.flatten(), torch.tensor([0.4] * 3))
     assert initialise(network.body, choice=choice, root=tmp_path) == f"timm {place}: invented"
@@ -347,4 +347,4 @@ def test_the_hub_without_a_connection_gives_one_line(monkeypatch: pytest.MonkeyP
 
 def test_weights_that_timm_publishes_for_eva_x_are_refused() -> None:
     with pytest.raises(ValueError, match="weights of eva-x-tiny could not be fetched"):
-        fetch_published(Network(name="eva-x-tiny", weights="timm"))
+        fetch_weights(Network(name="eva-x-tiny", weights="timm"), root=Path())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from io import TextIOWrapper
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -16,12 +17,16 @@ from lucency.cli.data_commands import data_group
 from lucency.cli.deploy_commands import export, results, serve, view
 from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
-from lucency.cli.run_commands import protocols, report, run, train
+from lucency.cli.run_commands import StageName, protocols, report, run, train
 from lucency.cli.study_commands import study_group
 from lucency.core.parallel import rank, share_cores, world_size
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
+ELSEWHERE = {  # what other programs call a command of ours
+    "fit": "run", "infer": "predict", "inference": "predict", "test": "evaluate",
+    "validate": "evaluate", "convert": "export",
+}  # fmt: skip
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
 
@@ -55,10 +60,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         _check_together(sys.argv[1:])
         status = int(app(standalone_mode=False, prog_name="lucency") or 0)
     except USAGE as error:
-        message = error.format_message().rstrip(".")  # nothing where help has been shown instead
-        message = message.replace("Value error, ", "")  # of pydantic, which nobody needs to know
-        called = error.ctx.command_path if error.ctx else "lucency"
-        return _failed(f"{message}; see {called} --help" if message else "")
+        return _failed(_usage_line(error))
     except (ValueError, OSError) as error:
         if os.environ.get("LUCENCY_TRACEBACK"):
             raise
@@ -76,6 +78,49 @@ def _check_together(words: list[str]) -> None:
             f"{world_size()} processes were started for `lucency {command}`: start several for "
             "`lucency train` alone, then give this command without a launcher"
         )
+
+
+def _usage_line(error: Any) -> str:
+    """Return what is wrong with a call, and what may have been meant; nothing where help is shown.
+
+    `error` is of the class USAGE, which typer does not export.
+    """
+    message = error.format_message().replace("Value error, ", "").rstrip(".?")  # of pydantic
+    if not message or not error.ctx:
+        return f"{message}; see lucency --help" if message else ""
+    if found := re.match("No such command '([^']+)'", message):
+        meant = _command_meant(error.ctx.command, found[1])
+        message = (
+            f"{found[0]}; {meant}" if meant else message.replace(". Did you mean", "; nearest is")
+        )
+    elif (option := getattr(error, "option_name", "")) and message.startswith("No such option"):
+        meant = _option_meant(error.ctx.command, option.lstrip("-"))
+        message = f"{error.message}; {meant}" if meant else message
+    return f"{message}; see {error.ctx.command_path} --help"
+
+
+def _command_meant(group: Any, name: str) -> str:
+    """Return where a command is that a group lacks: in another group, or a stage of a run."""
+    homes = [one for one, below in group.commands.items() if name in getattr(below, "commands", ())]
+    if homes:
+        return f"expected {' or '.join(f'lucency {home} {name}' for home in homes)}"
+    if name in [*StageName]:
+        return f"it is a stage: lucency run PROTOCOL --out DIR --until {name}"
+    return f"expected lucency {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+
+
+def _option_meant(command: Any, option: str) -> str:
+    """Return what stands in place of an option that a command lacks: a key of the protocol."""
+    if hasattr(command, "commands"):
+        return "options stand behind the command, as in lucency run PROTOCOL --out DIR"
+    if "--set" not in {name for one in command.params for name in one.opts}:
+        return ""
+    from lucency.config.protocol import nearest_key
+
+    keys = nearest_key(option.replace("-", "_")).removeprefix("; ")
+    if keys.startswith("expected "):
+        return f"{keys} of the protocol, which --set KEY=VALUE changes"
+    return keys if keys.startswith("leave") else ""
 
 
 def _failed(line: str) -> int:

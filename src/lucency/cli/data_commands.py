@@ -190,11 +190,11 @@ def export(
     """
     from lucency.core.stage import RECEIPT
     from lucency.pipeline.export import write_balanced
-    from lucency.pipeline.run import open_run_folder
+    from lucency.pipeline.run import command_of, open_run_folder
 
     opened = open_run_folder(folder)
     if not (folder / "plan" / RECEIPT).is_file():
-        raise ValueError(f"{folder} has no plan: go on with lucency run --until balance")
+        raise ValueError(f"{folder} has no plan: go on with {command_of(folder)} --until balance")
     made = write_balanced(opened, out=out)
     films = sum(1 for _ in (made / "images").iterdir())
     answers.print_answer({"films": films, "folder": str(made)}, json)

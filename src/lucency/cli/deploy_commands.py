@@ -68,10 +68,17 @@ def results(
 
     lucency results runs/demo film.dcm --out results
     """
-    from lucency.deploy.dicom_results import algorithm_of, refuse_run, results_of, write_results
+    from lucency.deploy.dicom_results import (
+        algorithm_of,
+        need_highdicom,
+        refuse_run,
+        results_of,
+        write_results,
+    )
     from lucency.pipeline.library import load
 
     refuse_run(out)
+    need_highdicom()
     loaded = load(model, model=name)
     found = results_of(films, loaded, method=method)
     written = write_results(

@@ -28,7 +28,7 @@ from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.explain.localization import GAME
 from lucency.pipeline import ablation_study, stages
-from lucency.pipeline.run import Run, members, open_run_folder
+from lucency.pipeline.run import Run, command_of, members, open_run_folder
 
 WHOLE = {"instances", "labels", "labelsets"}
 NOT_MADE = "not made"
@@ -397,11 +397,11 @@ def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
     if what.suffix == ".npz":
         return issue_table(run_checks.check_predictions_file(what)), len(prediction_checks.CHECKS)
-    run, file = open_run_folder(what), what / "protocol.toml"
+    run = open_run_folder(what)
     predicted = [what / "predictions" / network.name for network in run.protocol.network]
     if not all((place / RECEIPT).is_file() for place in (*predicted, what / "evaluation")):
         raise ValueError(
             f"{what} is not evaluated yet: expected a finished run; check its protocol.toml alone, "
-            f"or finish it with lucency run {file} --out {what}"
+            f"or finish it with {command_of(what)}"
         )
     return stages.issues(run), run_checks.NUMBER_OF_CHECKS

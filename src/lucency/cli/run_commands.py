@@ -96,19 +96,17 @@ def report(folder: options.RunFolder, json: options.Json = False) -> None:
 
     lucency report runs/demo
     """
-    from lucency.config.protocol import read_protocol
     from lucency.core.stage import RECEIPT
+    from lucency.pipeline.run import command_of, read_kept
 
     file = folder / "protocol.toml"
-    if not file.is_file():
-        raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
-    if read_protocol(file).sweep.space:
+    if read_kept(folder).sweep.space:
         raise ValueError(
-            f"{folder} holds a sweep: lucency study sweep {file} --out {folder} finishes it and "
-            "writes its page; its runs are finals/NAME/seed-N"
+            f"{folder} holds a sweep: {command_of(folder)} finishes it and writes its page; its "
+            "runs are finals/NAME/seed-N"
         )
     if not (folder / "evaluation" / RECEIPT).is_file():
-        raise ValueError(f"{folder} is not evaluated yet: finish it with lucency run")
+        raise ValueError(f"{folder} is not evaluated yet: finish it with {command_of(folder)}")
     if (folder / "report" / RECEIPT).is_file():
         shutil.rmtree(folder / "report")
     do(StageName.REPORT, file, folder, None, 0, json)

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from lucency.config import sections
@@ -23,6 +23,7 @@ from lucency.core.stores import url_of, without_credentials
 BASE = "base"  # the name of the protocol without a variant
 PLACES = ("root", "labels", "exclude", "key")  # keys of `data` that say where films and tables lie
 BACKSLASH = "a backslash in \"…\" begins an escape in TOML: write / or quote the path with '…'"
+DEVICES = ("device", "devices", "gpu", "gpus", "cuda")  # keys that other programs have
 VARIABLE = ("preparation", "balance", "training", "network")
 _COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
 _COST = re.compile(r"^(?:Cost: |(?=Needs ))(.+?)(?=\nResult|\nNot run|\n\n|\Z)", re.M | re.S)
@@ -255,8 +256,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
         found = "UTF-16" if wide else "no UTF-8 (Windows-1252 perhaps)"
         raise ValueError(f"{file}: found {found}, expected UTF-8: save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
-        hint = f"; {BACKSLASH}" if re.search("Unescaped|hex value", str(error)) else ""
-        raise ValueError(f"{file}: not valid TOML: {error}{hint}") from error
+        escape = re.search("Unescaped|hex value", str(error))
+        hint = BACKSLASH if escape else "expected lines such as epochs = 3, below one as [training]"
+        raise ValueError(f"{file}: not valid TOML: {error}; {hint}") from error
     for name, places in _sources(choices).items():
         for key in PLACES:
             if re.search(r"[\x00-\x1f]", str(places.get(key, ""))):
@@ -485,7 +487,9 @@ def _apply(choices: dict[str, Any], change: str) -> None:
             place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
         place[int(last) if isinstance(place, list) else last] = value
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        found = f"a list of {len(place)}, counted from 0" if isinstance(place, list) else place
+        found = f"{place}"
+        if isinstance(place, list):
+            found = f"a list of {len(place)}, counted from 0, such as network.0.name"
         raise ValueError(f"--set {change}: no such key, found {found}") from error
 
 
@@ -525,15 +529,43 @@ def _has(value: object, step: int | str) -> bool:
     return isinstance(value, Mapping) and step in value
 
 
+def nearest_key(place: str) -> str:
+    """Return the end of an error about a key that is none: the one that may have been meant.
+
+    >>> nearest_key("training.epoch"), nearest_key("data.clahe_tile")
+    ("; nearest is 'epochs'", "; nearest is 'preparation.clahe_tiles'")
+    >>> nearest_key("epochs"), nearest_key("training.size")
+    ('; expected training.epochs', '; expected data.size, preparation.size or network.0.size')
+    """
+    section, _, key = place.rpartition(".")
+    if key in DEVICES:
+        return "; leave it out: GPUs are found, and CUDA_VISIBLE_DEVICES chooses among them"
+    keys = {name: [*part.model_fields] for name, part in _sections().items()}
+    if homes := [f"{name}.{key}" for name, known in keys.items() if name and key in known]:
+        listed = filter(None, (", ".join(homes[:-1]), homes[-1]))
+        return f"; expected {' or '.join(listed)}"
+    own = keys.get(re.sub(r"\.\d+\b", ".0", section), [])
+    if hint := nearest(key, own):
+        return hint
+    places = {one: f"{name}.{one}" for name, known in keys.items() if name for one in known}
+    return re.sub("'(.+)'", lambda found: repr(places[found[1]]), nearest(key, places))
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    """Return the sections of a protocol by how their keys are written; of a list the first."""
+    found = {
+        name: field.annotation
+        for name, field in Protocol.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    listed = {"network.0": sections.Network, "network.0.head": sections.Head}
+    return {"": Protocol, **found, **listed, "balance.cap.0": sections.Cap}
+
+
 def _explain_one(first: ErrorDetails, place: str) -> str:
     found = without_credentials(json.dumps(first["input"], default=str))
     if first["type"] == "extra_forbidden":
-        known = [
-            n
-            for part in (Preparation, *sections.Choices.__subclasses__())
-            for n in part.model_fields
-        ]
-        return f"{place}: unknown key{nearest(place.rpartition('.')[2], known)}"
+        return f"{place}: unknown key{nearest_key(place)}"
     if first["type"] == "missing":
         return f"{place} is missing: a protocol needs it"
     if first["type"] == "too_short":

@@ -260,7 +260,9 @@ def _listed(root: str) -> Listing:
     if odd := [name for name in below if name not in kept and not name.endswith("/")]:
         say(f"Left out below {root}: {len(odd):,} objects whose names are no paths ({odd[0]!r}, …)")
     if not kept:
-        raise ValueError(f"{root}: nothing lies there")
+        raise ValueError(
+            f"{root}: nothing lies there: expected the place of films, as s3://BUCKET/DIR"
+        )
     return kept
 
 

@@ -314,7 +314,8 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     where = _finding_columns(table, findings)
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
-        raise ValueError(f"{file}: no column is named by a finding{hint}: expected some of them")
+        wanted = f"expected some of {', '.join(findings)}"
+        raise ValueError(f"{file}: no column is named by a finding{hint}: {wanted}")
     if renamed := [f"{c!r} as {f}" for f, c in where.items() if not c.endswith(f)]:
         say(f"{file}: read are the columns {', '.join(renamed)}")
     table = _without_unread(table, tuple(where.values()))

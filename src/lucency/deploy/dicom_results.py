@@ -175,7 +175,7 @@ def result_objects(
     if segmentation not in SEGMENTATIONS:
         expected = " or ".join(SEGMENTATIONS)
         raise ValueError(f"segmentation: found {segmentation!r}, expected {expected}")
-    _need_highdicom()
+    need_highdicom()
     source = _read(content, results)
     from pydicom.config import disable_value_validation
 
@@ -207,7 +207,8 @@ def _write_all(
             write_whole(folder / f"{number:04d}-{kind}.dcm", held.getvalue())
 
 
-def _need_highdicom() -> None:
+def need_highdicom() -> None:
+    """Raise ValueError unless what writes DICOM objects is installed."""
     try:
         import highdicom  # noqa: F401
     except ImportError as error:

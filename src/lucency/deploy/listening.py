@@ -35,7 +35,10 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except (OSError, OverflowError) as error:
         listening.close()
-        raise ValueError(f"--host {host} --port {port}: {error}; expected a free port") from error
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise ValueError(
+            f"--host {host} --port {port}: {why}; expected a free port, or --port 0 for any"
+        ) from error
     return listening
 
 

@@ -52,7 +52,7 @@ from lucency.explain.heatmap_results import load_heatmap_results
 from lucency.explain.localization import GAME
 from lucency.models.metadata import read_metadata
 from lucency.pipeline.film_predictors import SNAPSHOT, Home, find_home
-from lucency.pipeline.run import EXTERNAL, Run, describe_network
+from lucency.pipeline.run import EXTERNAL, Run, command_of, describe_network
 
 NOTICE = "For research only, not a medical device."
 NOT_REPORTED = Markup("*not reported*")
@@ -121,7 +121,8 @@ def kind_of(run: Run, name: str) -> str:
     """
     if not (run.out / "evaluation" / RECEIPT).is_file():
         raise ValueError(
-            f"{run.out} is not evaluated yet: expected a finished run; finish it with lucency run"
+            f"{run.out} is not evaluated yet: expected a finished run; finish it with "
+            f"{command_of(run.out)}"
         )
     kinds = {network.name: "network" for network in run.protocol.network}
     board = _ensembles(run).leaderboard
@@ -140,7 +141,8 @@ def require_kept(home: Home, name: str) -> None:
     """
     if name in home.lost:
         raise ValueError(
-            f"{home.folder}: {name} was made before predictors were kept: go on with lucency run"
+            f"{home.folder}: {name} was made before predictors were kept: go on with "
+            f"{command_of(home.folder)}"
         )
 
 

@@ -37,7 +37,7 @@ from lucency.deploy.problems import Problem
 from lucency.deploy.service import Service, prepared_films, resembling
 from lucency.explain.heatmaps import Heatmaps, load_heatmaps
 from lucency.pipeline.library import Model
-from lucency.pipeline.run import Run, open_run_folder
+from lucency.pipeline.run import Run, command_of, open_run_folder
 from lucency.pipeline.similar_films import entry_of
 
 MOST_DROPPED = 50  # films that are kept in memory; the oldest go
@@ -94,7 +94,7 @@ def _open_run(model: Model, folder: Path) -> Viewer:
     run = open_run_folder(folder)
     place = run.cache / "prepared"
     if not (place / RECEIPT).is_file():
-        raise ValueError(f"{folder} has no prepared films: go on with lucency run")
+        raise ValueError(f"{folder} has no prepared films: go on with {command_of(folder)}")
     prepared, fitted = load_prepared(place), model.predictor.home.fitted.get(model.name)
     films = film_list.list_films(
         run,

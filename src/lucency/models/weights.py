@@ -85,13 +85,15 @@ def _published(body: nn.Module, choice: Network) -> tuple[str, State]:
         ) from error
 
 
-def fetch_published(choice: Network) -> None:
-    """Fetch the weights that timm or torchvision publish to this machine's store.
+def fetch_weights(choice: Network, *, root: Path) -> None:
+    """Fetch published weights to this machine's store, or read those of a local file once.
 
     Raises ValueError where they cannot be had: before the films are prepared, not after.
     """
     if choice.weights == "timm":
         _published(build_body(choice.built), choice)
+    elif choice.weights != "random":
+        _read(weights_file(choice.weights, root=root))
 
 
 def fingerprint_weights(choice: Network, *, root: Path) -> str:

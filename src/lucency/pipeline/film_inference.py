@@ -46,7 +46,7 @@ from lucency.pipeline.film_predictors import (
     of_classifier,
     open_predictor,
 )
-from lucency.pipeline.run import network_inputs, open_run_folder
+from lucency.pipeline.run import command_of, network_inputs, open_run_folder
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
@@ -304,7 +304,7 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
     if len(names) == len(films) and (folder / "protocol.toml").is_file():
         place = open_run_folder(folder).cache / "prepared"
         if not (place / RECEIPT).is_file():
-            raise ValueError(f"{folder} has no prepared films: go on with lucency run")
+            raise ValueError(f"{folder} has no prepared films: go on with {command_of(folder)}")
         _refuse_many(names)
         return _films_of(load_prepared(place), names)
     if names:

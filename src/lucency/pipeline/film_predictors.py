@@ -57,7 +57,7 @@ from lucency.models.metadata import (
 )
 from lucency.models.onnx_runtime import OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
-from lucency.pipeline.run import open_run_folder, validation_auc
+from lucency.pipeline.run import command_of, open_run_folder, validation_auc
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
@@ -339,7 +339,7 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
     known = [one for one in (*home.networks, *home.fitted) if not one.startswith(FROZEN)]
     if name in home.lost or (home.lost and not name):
         older = name or home.lost[0]
-        text = f"{older} was made before predictors were kept: go on with lucency run"
+        text = f"{older} was made before predictors were kept: go on with {command_of(folder)}"
         if name:
             raise ValueError(f"{folder}: {text}")
         say(text)
@@ -439,8 +439,10 @@ def _nothing(folder: Path) -> str:
     if (folder / MODEL_ONNX).is_file() or (folder / DATA).is_file():
         return f"{folder} holds no {MODEL}, which lucency export wrote: export the model anew"
     if (folder / "protocol.toml").is_file():
-        return f"{folder} has no trained network yet: go on with lucency run"
-    return f"{folder} holds no trained network: expected the folder of a run"
+        return f"{folder} has no trained network yet: go on with {command_of(folder)}"
+    runs = sorted(file.parent for file in folder.glob("*/protocol.toml"))
+    such = f", such as {runs[0]}" if runs else ""
+    return f"{folder} holds no trained network: expected the folder of a run{such}"
 
 
 def _exported_home(folder: Path) -> Home:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -232,7 +234,8 @@ def _read_known(file: Path) -> Protocol | None:
     """Return the protocol that a run's folder keeps, as it stands there."""
     if not file.is_file():
         return None
-    return parse_protocol(tomllib.loads(file.read_text(encoding="utf-8")), name=str(file))
+    with _of_this_version(file):
+        return parse_protocol(tomllib.loads(file.read_text(encoding="utf-8")), name=str(file))
 
 
 def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
@@ -449,10 +452,7 @@ def external_run(run: Run, name: str) -> Run:
 
 def open_run_folder(folder: Path) -> Run:
     """Return the run that a folder holds; raises ValueError for another, and for several."""
-    file = folder / "protocol.toml"
-    if not file.is_file():
-        raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
-    protocol = read_protocol(file)
+    protocol = read_kept(folder)
     if protocol.variant:
         raise ValueError(f"{folder} holds variants: name the folder of one, variants/NAME/seed-N")
     if protocol.sweep.space:
@@ -469,11 +469,42 @@ def open_run_folder(folder: Path) -> Run:
     return found[0] if found else open_run(protocol, out=folder)
 
 
+def read_kept(folder: Path) -> Protocol:
+    """Return the protocol of a run's folder; ValueError where there is none that can be read."""
+    file = folder / "protocol.toml"
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
+    with _of_this_version(file):
+        return read_protocol(file)
+
+
+@contextmanager
+def _of_this_version(file: Path) -> Iterator[None]:
+    """Let an error in a protocol that a run keeps say why it is there."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{str(error).removeprefix(f'{file}: ')}: {file} was edited, or written by another "
+            f"version than this, {version('lucency')}: use that one, or choose another --out"
+        ) from error
+
+
+def command_of(folder: Path) -> str:
+    """Return the command that goes on with a run's folder, or the study or sweep that it is of."""
+    home = folder.parent.parent.parent
+    several = folder.parent.parent.name in ("variants", FINALS)
+    folder = home if several and (home / "protocol.toml").is_file() else folder
+    kept = read_kept(folder)
+    command = "study ablation" if kept.variant else "study sweep" if kept.sweep.space else "run"
+    return f"lucency {command} {folder / 'protocol.toml'} --out {folder}"
+
+
 def require_finished(run: Run) -> None:
     """Raise ValueError unless the run's films are prepared and all its networks trained."""
     done = [run.out / "networks" / network.name for network in run.protocol.network]
     if not all((place / RECEIPT).is_file() for place in (run.cache / "prepared", *done)):
         raise ValueError(
             f"{run.out} is not finished: expected its films prepared and all its networks trained; "
-            "go on with lucency run"
+            f"go on with {command_of(run.out)}"
         )

@@ -24,7 +24,7 @@ from lucency.core.tables import fitting_films
 from lucency.ensemble import retrieval
 from lucency.pipeline.feature_stage import training_features
 from lucency.pipeline.film_inference import network_folder, requested_films
-from lucency.pipeline.run import Run, open_run_folder, require_finished
+from lucency.pipeline.run import Run, command_of, open_run_folder, require_finished
 from lucency.pipeline.stages import predictions, prepared, trained
 
 PATIENTS = ("others", "all")
@@ -217,7 +217,8 @@ def _index(run: Run, network: str) -> retrieval.Index:
     """Return the index of all films that trained, validated and tested a network: a stage."""
     predicted = next((one for one in predictions(run) if one.network == network), None)
     if predicted is None:
-        raise ValueError(f"{run.out} has no predictions of {network}: go on with lucency run")
+        go_on = command_of(run.out)
+        raise ValueError(f"{run.out} has no predictions of {network}: go on with {go_on}")
     inputs = {"predictions": fingerprint_of(run.out / "predictions" / network)}
     write = partial(_write_index, run, predicted)
     return retrieval.load_index(produce(run.out / "index" / network, inputs=inputs, write=write))

@@ -381,13 +381,13 @@ def check_networks(run: Run) -> None:
 
 
 def _fetch_weights(run: Run) -> None:
-    """Check the networks and fetch the weights that are published."""
-    from lucency.models.weights import fetch_published
+    """Check the networks and that their weights can be had."""
+    from lucency.models.weights import fetch_weights
 
     check_networks(run)
     others = (*run.protocol.ensemble.frozen, run.protocol.balance.features)
     for choice in (*run.protocol.network, *others):
-        fetch_published(choice)
+        fetch_weights(choice, root=Path(run.protocol.data.root))
 
 
 @kept
