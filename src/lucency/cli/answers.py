@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json as text_of
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from lucency.core.progress import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +32,14 @@ def print_answer(
     answer: Answer, json: bool, *, words: Callable[[Answer], str] | None = None
 ) -> None:
     """Write an answer to standard output, as JSON or in words, by default those of `in_words`."""
-    typer.echo(in_json(answer) if json else (words or in_words)(plain(answer)), nl=False)
+    write_out(in_json(answer) if json else (words or in_words)(plain(answer)))
+
+
+def write_out(text: str) -> None:
+    """Write lines to standard output, as they are; on a terminal so that no name commands it."""
+    if sys.stdout.isatty():
+        text = "\n".join(map(printable, text.split("\n")))
+    typer.echo(text, nl=False)
 
 
 def print_audit(found: Audit, out: Path | None, json: bool) -> None:
@@ -38,9 +48,9 @@ def print_audit(found: Audit, out: Path | None, json: bool) -> None:
 
     if out is not None:
         write_audit(found, out)
-    typer.echo(audit_in_json(found) if json else audit_in_words(found), nl=False)
+    write_out(audit_in_json(found) if json else audit_in_words(found))
     if out is not None and not json:
-        typer.echo(f"tables: {out}")
+        write_out(f"tables: {out}\n")
 
 
 def plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from lucency.cli.film_commands import explain, predict, similar
 from lucency.cli.run_commands import StageName, protocols, report, run, train
 from lucency.cli.study_commands import study_group
 from lucency.core.parallel import rank, share_cores, world_size
+from lucency.core.progress import printable
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
@@ -131,7 +132,8 @@ def _failed(line: str) -> int:
     if line:
         from lucency.core.stores import without_credentials
 
-        typer.echo(f"lucency: {who}{without_credentials(' '.join(line.split()))}", err=True)
+        shown = printable(without_credentials(" ".join(line.split())))
+        typer.echo(f"lucency: {who}{shown}", err=True)
     return 2
 
 

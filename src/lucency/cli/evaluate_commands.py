@@ -202,7 +202,7 @@ def check(  # noqa: PLR0913 - the options of one command
 
     lucency check scores.csv --labels chestxray14/Data_Entry_2017_v2020.csv
     """
-    from lucency.cli.answers import in_json
+    from lucency.cli.answers import in_json, write_out
     from lucency.cli.output import find_issues, issues_in_json, issues_in_words
 
     lists = {p: file for p, file in (("train", train), ("val", val), ("test", test)) if file}
@@ -211,5 +211,5 @@ def check(  # noqa: PLR0913 - the options of one command
         what, lists=lists, labels=labels, columns=columns, scale=scale, changes=changes
     )
     about = issues_in_json(table, checks=checks)
-    typer.echo(in_json(about) if json else issues_in_words(table, checks=checks), nl=False)
+    write_out(in_json(about) if json else issues_in_words(table, checks=checks))
     sys.exit(int(about["serious"] > 0))

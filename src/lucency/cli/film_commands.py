@@ -61,7 +61,7 @@ def predict(  # noqa: PLR0913 - the options of one command
     if csv:
         write_table(table, csv, float_format="%.6f")
     text = in_json(films_for_programs(shown, table)) if json else f"{csv}\n" if csv else None
-    typer.echo(text or table.to_csv(index=False, float_format="%.4f"), nl=False)
+    answers.write_out(text or table.to_csv(index=False, float_format="%.4f"))
 
 
 def explain(
@@ -125,6 +125,5 @@ def similar(
     if figure:
         similar_films.draw_similar(found, figure)
         say(f"Figure: {figure}")
-    typer.echo(
-        in_json(similar_films.answer(found)) if json else similar_films.in_words(found), nl=False
-    )
+    shown = in_json(similar_films.answer(found)) if json else similar_films.in_words(found)
+    answers.write_out(shown)

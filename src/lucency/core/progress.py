@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -18,10 +19,27 @@ Show = Callable[[int, int, str, float], None]  # done, total, note, units a seco
 
 
 def say(line: str) -> None:
-    """Write one line for people, to standard error, from the first process only."""
+    """Write one `printable` line for people, to standard error, from the first process only."""
     if rank() == 0:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    r"""Return text in one line that commands no terminal, whatever files are called.
+
+    Control characters, ends of lines, marks of direction and bytes that are no UTF-8 are escaped.
+
+    >>> print(printable("Left out is \x1b[31m\u202egnp.1\n.png"), printable("胸部 Ｘ線.png"))
+    Left out is \x1b[31m\u202egnp.1\n.png 胸部 Ｘ線.png
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or unicodedata.category(sign) == "Zs"
+        else sign.encode("unicode_escape").decode()
+        for sign in text
+    )  # fmt: skip
 
 
 @contextmanager

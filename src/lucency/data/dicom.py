@@ -23,7 +23,7 @@ from lucency.data.dicom_elements import number as _number
 from lucency.data.dicom_elements import numbers as _numbers
 from lucency.data.dicom_elements import text as _text
 from lucency.data.dicom_elements import words as _words
-from lucency.data.film_size import refuse_absurd
+from lucency.data.film_size import AbsurdSizeError, refuse_absurd, refuse_scans
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -36,6 +36,11 @@ MOST_INFLATED, MOST_TIMES = 1 << 27, 100  # bytes of a deflated film, and how of
 NOT_SUSPECT = 1 << 24  # bytes: what inflates to less is read, however small it was
 MOST_READS, MOST_ITEMS = 100_000, 4096  # of a stream, of all sequences that are read
 ITEM, ITEM_BIG_ENDIAN = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
+MOST_LEVEL = 1e12
+LEVELS = {
+    "RescaleSlope": "(0028,1053)", "RescaleIntercept": "(0028,1052)",
+    "WindowCenter": "(0028,1050)", "WindowWidth": "(0028,1051)",
+}  # fmt: skip
 SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
 ABSURD_ITEMS = f"absurd size: more than {MOST_ITEMS:,} items of DICOM sequences"
 TAILS = (0.5, 99.5)  # percentiles between which a film without any window is shown
@@ -50,6 +55,7 @@ JPEG_SIZES = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}  # 0xF
 DECODERS = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")  # of pydicom, first preferred
 UNCOMPRESSED = tuple(f"1.2.840.10008.1.2{rest}" for rest in ("", ".1", ".1.99", ".2"))
 CODESTREAM = b"\xff\x4f\xff\x51"  # how JPEG 2000 begins
+JPEG = b"\xff\xd8"  # and JPEG and JPEG-LS
 READ = (
     "SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "PatientOrientation",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
@@ -193,6 +199,7 @@ def decode_dicom_deep(content: bytes) -> DeepFilm:
 
 def _film(content: bytes) -> _Film:
     header, place = _read(content)
+    _refuse_levels(header)
     lowest, count = _domain(header)
     padding = _padding(header, lowest, count)
     stored = np.arange(lowest, lowest + count, dtype=np.float64)
@@ -201,6 +208,13 @@ def _film(content: bytes) -> _Film:
     mirrored = _words(header, "PatientOrientation") == ["R", "F"]
     place = place[:, ::-1] if mirrored else place
     return _Film(place, padding, table, bits, low, high, shown.voi, mirrored)
+
+
+def _refuse_levels(header: Dataset) -> None:
+    """Raise ValueError for a number of LEVELS that no film has, which sums and products exceed."""
+    for name, tag in LEVELS.items():
+        if max(map(abs, _numbers(header, name)), default=0.0) > MOST_LEVEL:
+            raise ValueError(f"damaged: a number of {name} {tag} is beyond {MOST_LEVEL:g}")
 
 
 def _eight_bits(
@@ -235,11 +249,12 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
         if stream.problem or problem:
             cut = stream.is_cut and "PixelData" not in header
             raise ValueError(stream.problem or (TRUNCATED if cut else problem))
-        refuse_absurd(*size)
+        refuse_absurd(*size, held=len(content))
         try:
             return header, _stored(header, size)
-        except BROKEN:
-            raise ValueError(TRUNCATED if stream.is_cut else UNDECODABLE) from None
+        except BROKEN as error:
+            absurd = str(error) if isinstance(error, AbsurdSizeError) else ""
+            raise ValueError(absurd or (TRUNCATED if stream.is_cut else UNDECODABLE)) from None
 
 
 def _inflated(content: bytes) -> tuple[str, bool]:
@@ -324,7 +339,7 @@ def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]
     """Return the stored values as places in the range of them, 0 for the lowest.
 
     Bits above BitsStored, where old files keep overlays, are cut. Raises one of BROKEN where the
-    pixels are not those of the header.
+    pixels are not those of the header, and AbsurdSizeError for too many scans.
     """
     header.setdefault("PixelRepresentation", 0)
     header.setdefault("SamplesPerPixel", 1)
@@ -332,9 +347,11 @@ def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]
     if syntax.is_encapsulated:
         from pydicom.encaps import get_frame
 
-        found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
-        if found not in (None, size):
+        frame = get_frame(header.PixelData, 0, number_of_frames=1)
+        if _stream_size(frame) not in (None, size):
             raise ValueError
+        if frame.startswith(JPEG):
+            refuse_scans(frame)
         header.pixel_array_options(decoding_plugin=min(_decoders(header), key=DECODERS.index))
     pixels = header.pixel_array
     if pixels.shape != size[::-1]:
@@ -374,7 +391,7 @@ def _stream_size(frame: bytes) -> tuple[int, int] | None:
         right, bottom, left, top = struct.unpack_from(">IIII", frame, codestream + 8)
         return right - left, bottom - top
     place = 2
-    while frame.startswith(b"\xff\xd8") and place + 9 <= len(frame):
+    while frame.startswith(JPEG) and place + 9 <= len(frame):
         marker, length = struct.unpack_from(">xBH", frame, place)
         if marker in JPEG_SIZES:
             height, width = struct.unpack_from(">HH", frame, place + 5)

@@ -34,7 +34,7 @@ from lucency.data.film_names import (
     member_of,
     name_below,
 )
-from lucency.data.film_size import refuse_absurd
+from lucency.data.film_size import refuse_absurd, refuse_scans
 
 LEFT_OUT = (  # what `Walk` names between films and others
     ("hidden or system file", ""),
@@ -311,10 +311,11 @@ def decode(content: bytes) -> UInt[np.ndarray, "h w"]:
         raise ValueError("zero bytes")
     if content.startswith(PNG_SIGNATURE):
         size, shown = _checked_png(content)
-        refuse_absurd(*size)
+        refuse_absurd(*size, held=len(content))
         return _decoded_by_opencv(shown)
     if content.startswith(JPEG_SIGNATURE):
-        refuse_absurd(*_jpeg_size(content))
+        refuse_absurd(*_jpeg_size(content), held=len(content))
+        refuse_scans(content)
         return _decoded_jpeg(content)
     if is_dicom(content):
         return decode_dicom(content).grey
