@@ -601,3 +601,17 @@ def test_too_few_files_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     with pytest.raises(ValueError, match=r"may open 64 files; expected 209 or more \(ulimit -n\)"):
         room_for_connections(ServiceSettings(decoders=2))
+
+
+@pytest.mark.parametrize(
+    ("target", "allow"),
+    [
+        (MODEL, "GET, HEAD"), (PREDICT, "POST"), (FILMS, "GET, HEAD, POST"), ("/none", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["OPTIONS", "DELETE"])
+def test_a_method_is_refused_with_those_of_its_path(
+    method: str, target: str, allow: str, running: Running
+):
+    reply = ask(running.port, wired(running.port, get(method=method, target=target)))
+    assert (reply.status, reply.headers["allow"]) == (405, allow)
