@@ -39,6 +39,7 @@ CHECKS = (
     "response_headers_conformance", "response_schema_conformance", "unsupported_method",
     "allow_header_conformance",
 )  # fmt: skip
+PATIENCE = 300.0  # seconds for an answer, on cores that other programs take
 LOGGED = re.compile(r"^(\w+) (/\S*|other) (\d{3}) \d+ ms$", re.MULTILINE)
 
 
@@ -59,7 +60,7 @@ def drawn_at_service(model: Model, run: Path, times: int) -> Iterator[Tally]:
         outcomes: dict[str, list[str]] = {}
 
         def send(drawn: Drawn) -> None:
-            reply = ask(service.port, drawn.wired(service.port))
+            reply = ask(service.port, drawn.wired(service.port), patience=PATIENCE)
             fault = fault_of(reply, drawn, document)
             name = drawn.path if drawn.path in document["paths"] else "other paths"
             outcomes.setdefault(name, []).append(outcome(reply.status, fault, drawn))
@@ -76,7 +77,7 @@ def drawn_at_viewer(model: Model, run: Path, times: int) -> Iterator[Tally]:
         found = list[str]()
 
         def send(drawn: Drawn) -> None:
-            reply = ask(service.port, drawn.wired(service.port))
+            reply = ask(service.port, drawn.wired(service.port), patience=PATIENCE)
             found.append(outcome(reply.status, fault_of_viewer(reply), drawn))
 
         send_drawn(viewer_requests(model.findings), times, send)
@@ -108,7 +109,7 @@ def schemathesis(run: Path, times: int) -> Iterator[Tally]:
             program, "run", f"http://127.0.0.1:{service.port}/openapi.json", "--no-color",
             "--header", f"Authorization: Bearer {service.token}", "--checks", ",".join(CHECKS),
             "--max-examples", str(max(times // 3, 1)), "--seed", "0", "--continue-on-failure",
-            "--generation-database", "none", "--report", "json", "--report-json-path", report,
+            "--generation-database", "none", "--report", "json", "--report-json-path", report, "--request-timeout", f"{PATIENCE:g}",
         ]  # fmt: skip
         done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=scratch)
         answered = LOGGED.findall(service.logged)
