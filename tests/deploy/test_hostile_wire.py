@@ -10,13 +10,17 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from starlette.routing import Route
 
-from lucency.deploy.guard import SECURITY_HEADERS
+from lucency.deploy import listening
+from lucency.deploy.guard import SECURITY_HEADERS, ServiceSettings
+from lucency.deploy.listening import room_for_connections
 from lucency.deploy.viewer import viewer_routes
 from lucency.deploy.viewer_films import open_viewer
+from lucency.pipeline.library import Model
 from served import (
     TOKEN,
     Reply,
@@ -40,8 +44,12 @@ RAW = "Content-Type: application/octet-stream"
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    model = served_model(tmp_path_factory.mktemp("model"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return served_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def running(model: Model) -> Iterator[Running]:
     routes: list[Route] = viewer_routes(open_viewer(model, run=None))
     limits = {
         "body_bytes": LIMIT, "body_seconds": 0.6, "header_seconds": 0.6, "answer_seconds": 0.6,
@@ -516,3 +524,94 @@ def test_clients_that_vanish_leave_nothing(running: Running):
     assert ask(running.port, wired(running.port, post())).status == 200
     gauge = request_bytes(running.port, target="/metrics")
     assert wait_for(lambda: b"lucency_films_waiting 0" in ask(running.port, gauge).body, seconds=10)
+
+
+@pytest.fixture(scope="module")
+def narrow(model: Model) -> Iterator[Running]:
+    """A service that holds four connections."""
+    limits = {"connections": 4, "answer_seconds": 20.0, "decoders": 1, "decoder_seconds": 20.0}
+    with running_service(model, **limits) as service:
+        yield service
+
+
+@contextmanager
+def held(port: int, *pieces: bytes) -> Iterator[list[socket.socket]]:
+    """Hold connections open on each of which a piece was sent."""
+    with ExitStack() as stack:
+        lines = []
+        for piece in pieces:
+            line = socket.socket()
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.settimeout(20)
+            line.connect(("127.0.0.1", port))
+            line.sendall(wired(port, piece))
+            lines.append(stack.enter_context(line))
+        yield lines
+
+
+HALF = post(f"Content-Length: {len(GOOD) + 1}")
+
+
+def test_a_new_connection_takes_the_place_of_one_at_rest(narrow: Running):
+    good = wired(narrow.port, post())
+    with held(narrow.port, b"", b"GET", KEPT, b"") as lines:
+        assert lines[2].recv(2**16).startswith(b"HTTP/1.1 200")
+        time.sleep(0.1)
+        assert [ask(narrow.port, good).status for _ in range(3)] == [200] * 3
+        assert lines[0].recv(1) == b""  # the first was dropped for them
+
+
+def test_who_is_at_work_keeps_his_connection(narrow: Running):
+    with held(narrow.port, *[HALF] * 4) as lines:
+        time.sleep(0.2)
+        reply = ask(narrow.port, wired(narrow.port, get()))
+        assert (reply.status, reply.code) == (503, "busy")
+        assert {key: reply.headers.get(key) for key in SECURITY_HEADERS} == SECURITY_HEADERS
+        lines[0].sendall(b"\0")
+        assert lines[0].recv(2**16).startswith(b"HTTP/1.1 200")
+    assert wait_for(lambda: ask(narrow.port, wired(narrow.port, get())).status == 200, seconds=10)
+
+
+def test_a_new_connection_takes_the_place_of_one_that_does_not_read(narrow: Running):
+    unread = sent("GET /openapi.json HTTP/1.1") * 60
+    with held(narrow.port, *[unread] * 4):
+        assert wait_for(
+            lambda: ask(narrow.port, wired(narrow.port, post())).status == 200, seconds=10
+        )
+
+
+@pytest.mark.parametrize(
+    ("files", "room"),
+    [((1024, 4096), 512), ((256, 4096), 512), ((256, -1), 512), ((-1, -1), 512), ((256, 300), 92)],
+)
+def test_connections_fit_the_files_that_may_be_open(
+    files: tuple[int, int], room: int, monkeypatch: pytest.MonkeyPatch
+):
+    resource = pytest.importorskip("resource", reason="Windows has no limit on open files")
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: files)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: raised.append(both))
+    assert room_for_connections(ServiceSettings(decoders=2)) == room
+    assert all(soft >= room + listening.FILES for soft, _ in raised)
+
+
+def test_too_few_files_are_refused(monkeypatch: pytest.MonkeyPatch):
+    resource = pytest.importorskip("resource", reason="Windows has no limit on open files")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    with pytest.raises(ValueError, match=r"may open 64 files; expected 209 or more \(ulimit -n\)"):
+        room_for_connections(ServiceSettings(decoders=2))
+
+
+@pytest.mark.parametrize(
+    ("target", "allow"),
+    [
+        (MODEL, "GET, HEAD"), (PREDICT, "POST"), (FILMS, "GET, HEAD, POST"), ("/none", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["OPTIONS", "DELETE"])
+def test_a_method_is_refused_with_those_of_its_path(
+    method: str, target: str, allow: str, running: Running
+):
+    reply = ask(running.port, wired(running.port, get(method=method, target=target)))
+    assert (reply.status, reply.headers["allow"]) == (405, allow)

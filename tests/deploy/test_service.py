@@ -411,6 +411,19 @@ def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPa
     asyncio.run(go())
 
 
+def test_a_decoder_that_ended_while_it_waited_costs_no_film() -> None:
+    async def killed_and_used() -> None:
+        decoders = await start_decoders(Preparation(size=32), count=1, memory=2**31, seconds=20.0)
+        process = await decoders.idle.get()
+        process.kill()
+        await process.wait()
+        decoders.idle.put_nowait(process)
+        assert (await decode_film(decoders, film_file())).pixels.shape == (32, 32)
+        await stop_decoders(decoders)
+
+    asyncio.run(killed_and_used())
+
+
 def test_a_decoder_imports_no_torch() -> None:
     program = "import sys; from lucency.deploy import decoding; decoding.load_decoders(); "
     program += "print(*{'torch', 'sklearn', 'starlette'} & set(sys.modules))"

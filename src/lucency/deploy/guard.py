@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,7 @@ SECURITY_HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 Observe = Callable[[Scope, int, float], None]  # of a request its scope, status and seconds
+Allowed = Callable[[str], Iterable[str]]  # the methods that a path takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,9 @@ class Exchange:
     status: int = 0
 
 
-def guarded(app: ASGIApp, *, settings: ServiceSettings, observe: Observe) -> ASGIApp:
+def guarded(
+    app: ASGIApp, *, settings: ServiceSettings, observe: Observe, allowed: Allowed
+) -> ASGIApp:
     """Return an application behind the guard; `observe` is called when a request was answered."""
     tally = BodyTally([0])
 
@@ -129,7 +132,7 @@ def guarded(app: ASGIApp, *, settings: ServiceSettings, observe: Observe) -> ASG
         answer = _answering(send, one)
         limited = _limiting(receive, one, settings=settings, tally=tally)
         try:
-            refused = _refused(scope, headers, settings)
+            refused = _refused(scope, headers, settings, allowed)
             one.whole = one.whole and refused is None  # so that the connection is closed
             await (refused or app)(scope, limited, answer)
         finally:
@@ -139,11 +142,13 @@ def guarded(app: ASGIApp, *, settings: ServiceSettings, observe: Observe) -> ASG
     return handle
 
 
-def _refused(scope: Scope, headers: Headers, settings: ServiceSettings) -> Response | None:
+def _refused(
+    scope: Scope, headers: Headers, settings: ServiceSettings, allowed: Allowed
+) -> Response | None:
     """Return the answer to a request that does not reach the application, None for others."""
     try:
         _check_framing(scope, headers)
-        _check_place(scope, headers, settings)
+        _check_place(scope, headers, settings, allowed)
         _check_origin(headers)
         return _admitted(scope, headers, settings)
     except Problem as problem:
@@ -166,7 +171,9 @@ def _check_framing(scope: Scope, headers: Headers) -> None:
         raise Problem("malformed-request", "found Transfer-Encoding in a request of HTTP/1.0")
 
 
-def _check_place(scope: Scope, headers: Headers, settings: ServiceSettings) -> None:
+def _check_place(
+    scope: Scope, headers: Headers, settings: ServiceSettings, allowed: Allowed
+) -> None:
     """Raise Problem for a foreign Host, a method, path or upgrade that nothing here takes."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not hosts[0]:
@@ -176,7 +183,8 @@ def _check_place(scope: Scope, headers: Headers, settings: ServiceSettings) -> N
     if "upgrade" in headers.get("connection", "").lower() and "upgrade" in headers:
         raise Problem("upgrade-refused")
     if scope["method"] not in METHODS:
-        raise Problem("method-not-allowed", headers={"allow": ", ".join(METHODS)})
+        allow = ", ".join(sorted(allowed(scope["path"])))
+        raise Problem("method-not-allowed", headers={"allow": allow})
     path = scope["path"]
     escaped = any(piece in path.lower() for piece in FORBIDDEN_IN_PATHS)
     if escaped or ".." in path.split("/") or not path.isprintable():

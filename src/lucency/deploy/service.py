@@ -119,7 +119,8 @@ def create_app(
         lifespan=partial(_running, model=model, settings=settings, meters=meters),
     )
     inner.router.redirect_slashes = False  # what is not described is not there
-    name = partial(_name_of_route, [one for one in every if isinstance(one, Route | Mount)])
+    known = [one for one in every if isinstance(one, Route | Mount)]
+    name, allowed = partial(_name_of_route, known), partial(_methods_of_route, known)
 
     def observe(scope: Scope, status: int, seconds: float) -> None:
         route, method = name(scope["path"], scope["method"]), scope["method"]
@@ -128,7 +129,7 @@ def create_app(
         measure(meters, "lucency_request_seconds", seconds, bounds=SECONDS, route=route)
         log(f"{method} {route} {status} {seconds * 1000:.0f} ms")
 
-    return guarded(_discreet(inner, log), settings=settings, observe=observe)
+    return guarded(_discreet(inner, log), settings=settings, observe=observe, allowed=allowed)
 
 
 def _discreet(app: ASGIApp, log: Callable[[str], None]) -> ASGIApp:
@@ -392,6 +393,14 @@ def _name_of_route(routes: Sequence[Route | Mount], path: str, method: str) -> s
     scope = {"type": "http", "path": path, "method": method}
     found = (route.path for route in routes if route.matches(scope)[0] is not Match.NONE)
     return next(found, OTHER)
+
+
+def _methods_of_route(routes: Sequence[Route | Mount], path: str) -> set[str]:
+    """Return the methods that a path takes; a mount takes what the guard lets through."""
+    scope = {"type": "http", "path": path, "method": ""}
+    found = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
+    several = (route.methods if isinstance(route, Route) else METHODS for route in found)
+    return {method for methods in several for method in methods or ()}
 
 
 def _answer_problem(request: Request, error: Exception) -> Response:
