@@ -3,17 +3,20 @@
 Each try: a command on a tiny workplace with one fault, then the same command without. The first
 must end in one line that names the file and with status 2, or do its work all the same, or leave
 out by name a film that it could not read or a chapter of the report. It must leave no half file
-under a final name. The second must end in the bytes of an unbroken call, and redo nothing.
+under a final name. The second must end in the bytes of an unbroken call, and redo nothing. EIO,
+ENOSPC, EINTR, EACCES and EDQUOT take turns. Of commands that take seconds some calls are tried.
 """
 
 import tempfile
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 from torture.fault_layer import ERRORS, KINDS, Ended, Fault, start_again_with_layer
 from torture.tally import Tally, script, tally
 from torture.tiny_commands import COMMANDS, UNFINISHED, Bench
 
+SLOW, TIMES = ("finish", "report", "predict", "export"), 12
 REFUSED, DONE = "one line and status 2", "done all the same"
 FILM, CHAPTER = "a film left out by name", "a chapter left out by name and status 3"
 RIGHT = (REFUSED, DONE, FILM, CHAPTER)
@@ -21,25 +24,25 @@ INCOMPLETE = 3
 
 
 def tries(times: int) -> Iterator[Tally]:
-    """Yield a tally of each command and kind of call, at most so many calls of each."""
+    """Yield a tally of each command and kind of call: every call, of slow commands so many."""
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        bench = Bench(Path(folder), *COMMANDS)
+        bench = Bench(Path(folder) / "bench", *COMMANDS)
         for name in COMMANDS:
             for kind, bit in KINDS.items():
-                yield from _tries_of(bench, name, kind, bit, times)
+                if found := _outcomes(bench, name, bit, times):
+                    yield tally(f"{name}: {kind} fails", found, right=RIGHT.__contains__)
+        bench.close()
 
 
-def _tries_of(bench: Bench, name: str, kind: str, bit: int, times: int) -> Iterator[Tally]:
+def _outcomes(bench: Bench, name: str, bit: int, times: int) -> list[str]:
+    """Return what comes of each call that fails, with one error after the other."""
     bench.reset(name)
     calls = len(bench.do(name, Fault(bit)).calls)
-    step = max(1, -(-calls // times))
-    if not calls:
-        return
-    found = [
-        outcome(bench, name, Fault(bit, at, ERRORS[at % len(ERRORS)]))
-        for at in range(1, calls + 1, step)
+    tried = min(calls, times if name in SLOW or times < TIMES else calls)
+    return [
+        outcome(bench, name, Fault(bit, 1 + number * calls // tried, error))
+        for number, error in zip(range(tried), cycle(ERRORS), strict=False)
     ]
-    yield tally(f"{name}: {kind} fails", found, right=lambda one: one in RIGHT)
 
 
 def outcome(bench: Bench, name: str, fault: Fault) -> str:
@@ -78,4 +81,4 @@ def _wrong_end(ended: Ended, failed: str) -> str:
 
 if __name__ == "__main__":
     start_again_with_layer()
-    script("faults", tries, times=10_000, doc=__doc__)
+    script("faults", tries, times=TIMES, doc=__doc__)

@@ -76,9 +76,16 @@ def write_part(file: Path, content: bytes) -> None:
 
 
 def replace_file(beside: Path, file: Path) -> None:
-    """Give a file that is whole and flushed its name, in a way that a loss of power keeps."""
-    beside.replace(file)
-    flush_folder(file.parent)
+    """Give a file that is whole and flushed its name, in a way that a loss of power keeps.
+
+    Raises errors as `write_whole` does.
+    """
+    try:
+        beside.replace(file)
+        flush_folder(file.parent)
+    except OSError as error:
+        refuse_full_disk(error, file)
+        raise named_error(error, file) from error
 
 
 def make_folders(folder: Path) -> None:

@@ -138,7 +138,7 @@ def download(
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         try:
-            held.enter_context(held_lock(out / ".download.lock", wait=0))
+            held.enter_context(held_lock(out / ".download.lock", wait=0.0))
         except Timeout:
             raise ValueError(f"{out}: another process downloads into it: wait for it") from None
         total, held = sum(one.size for one in archives), sum(_held(one, out) for one in archives)
@@ -187,6 +187,7 @@ def _fetch(archive: Archive, work: _Work) -> None:
     file, part = work.out / archive.name, _part(archive, work.out)
     if _size(file) == archive.size:
         if _md5(file, work.stopped) in (archive.md5, ""):
+            _validator(part).unlink(missing_ok=True)  # left by a kill
             return
         work.add(min(_size(part), archive.size) - archive.size)
     if _size(part) > archive.size:
