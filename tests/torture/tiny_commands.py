@@ -43,6 +43,7 @@ UNFINISHED = re.compile(
     r"\.new$|\.partial(/|$)|\.lock$|\.[0-9a-f]{32}$|\.part(\.etag)?$|shards/\d+\.json$"
 )
 UNBROKEN = Fault(0)
+INCOMPLETE = 3  # exit status of a report that lacks a chapter
 
 Content = dict[str, bytes]
 
@@ -133,6 +134,16 @@ class Bench:
         now, whole = content(self.place), self.wholes[name]
         other = [file for file in {**now, **whole} if now.get(file) != whole.get(file)]
         return f"other bytes: {other[0]}" if other else ""
+
+
+def wrong_end(ended: Ended) -> str:
+    """Return what is wrong with how a command ended that was hindered, "" where nothing is."""
+    last = ended.err.splitlines()[-1] if ended.err else ""
+    if "Traceback" in ended.err:
+        return f"traceback: {last}"
+    if ended.status not in (0, 2, INCOMPLETE):
+        return f"status {ended.status}: {last}"
+    return f"no line of its own: {last!r}" if ended.status == 2 and "lucency: " not in last else ""
 
 
 def called(name: str) -> Callable[[], int]:

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from torture.fault_layer import ERRORS, KINDS, Ended, Fault, start_again_with_layer
 from torture.tally import Tally, script, tally
-from torture.tiny_commands import COMMANDS, UNFINISHED, Bench
+from torture.tiny_commands import COMMANDS, INCOMPLETE, UNFINISHED, Bench, wrong_end
 
 SLOW, TIMES = ("finish", "report", "predict", "export"), 12
 REFUSED, DONE = "one line and status 2", "done all the same"
 FILM, CHAPTER = "a film left out by name", "a chapter left out by name and status 3"
 RIGHT = (REFUSED, DONE, FILM, CHAPTER)
-INCOMPLETE = 3
 
 
 def tries(times: int) -> Iterator[Tally]:
@@ -50,7 +49,7 @@ def outcome(bench: Bench, name: str, fault: Fault) -> str:
     bench.reset(name)
     ended = bench.do(name, fault)
     film = Path(ended.failed).name
-    if wrong := _wrong_end(ended, film):
+    if wrong := wrong_end(ended) or _unnamed(ended, film):
         return wrong
     if ended.status == 0 and film.endswith(".png") and film in _left_out(bench.place, ended):
         return FILM
@@ -66,17 +65,11 @@ def _left_out(place: Path, ended: Ended) -> str:
     return ended.out + ended.err + (rejected.read_text() if rejected.is_file() else "")
 
 
-def _wrong_end(ended: Ended, failed: str) -> str:
-    """Return what is wrong with how a command with a fault ended, "" where nothing is."""
-    if "Traceback" in ended.err:
-        return f"traceback: {ended.err.splitlines()[-1]}"
-    if ended.status not in (0, 2, INCOMPLETE):
-        return f"status {ended.status}"
+def _unnamed(ended: Ended, failed: str) -> str:
+    """Return what is wrong with the last line of a command with a fault, "" where nothing is."""
     name = UNFINISHED.sub("", failed.removesuffix(" (deleted)"))
     last = ended.err.splitlines()[-1] if ended.err else ""
-    if ended.status == 2 and name not in last:
-        return f"not named: {failed} in {last!r}"
-    return ""
+    return f"not named: {failed} in {last!r}" if ended.status == 2 and name not in last else ""
 
 
 if __name__ == "__main__":

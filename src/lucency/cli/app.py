@@ -18,6 +18,7 @@ from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
 from lucency.cli.run_commands import protocols, report, run, train
 from lucency.cli.study_commands import study_group
+from lucency.core.memory import errors_of_memory, out_of_memory, says_out_of_memory
 from lucency.core.parallel import rank, share_cores, world_size
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
@@ -59,8 +60,9 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         message = message.replace("Value error, ", "")  # of pydantic, which nobody needs to know
         called = error.ctx.command_path if error.ctx else "lucency"
         return _failed(f"{message}; see {called} --help" if message else "")
-    except (ValueError, OSError) as error:
-        if os.environ.get("LUCENCY_TRACEBACK"):
+    except (ValueError, OSError, *errors_of_memory()) as error:
+        known = isinstance(error, (ValueError, OSError)) or says_out_of_memory(error)
+        if os.environ.get("LUCENCY_TRACEBACK") or not known:
             raise
         return _failed(_message(error))
     if status == INTERRUPTED and rank() == 0:
@@ -90,8 +92,10 @@ def _failed(line: str) -> int:
     return 2
 
 
-def _message(error: ValueError | OSError) -> str:
+def _message(error: BaseException) -> str:
     """Return what is wrong; of the system's own errors, where and what to do."""
+    if says_out_of_memory(error):
+        return out_of_memory(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}; expected a place to read or write"
     return str(error)

@@ -102,8 +102,13 @@ def flush_tree(folder: Path) -> None:
         place = Path(name)
         for file in files:
             if not (place / file).is_symlink():
-                _flush(place / file, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+                flush_file(place / file)
         flush_folder(place)
+
+
+def flush_file(file: Path) -> None:
+    """Let the content of a file reach the disk."""
+    _flush(file, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
 
 
 def flush_folder(folder: Path) -> None:

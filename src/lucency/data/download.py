@@ -7,7 +7,6 @@ has its name only after size and MD5 are as published.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import threading
 import urllib.error
@@ -22,7 +21,7 @@ from typing import NamedTuple
 
 from filelock import Timeout
 
-from lucency.core.files import refuse_full_disk, replace_file, write_whole
+from lucency.core.files import flush_file, refuse_full_disk, replace_file, write_whole
 from lucency.core.manifest import counted, listed, nearest
 from lucency.core.progress import progress, say
 from lucency.core.stage import held_lock
@@ -199,8 +198,7 @@ def _fetch(archive: Archive, work: _Work) -> None:
         if work.stopped.is_set():
             return
         if found == archive.md5:
-            with part.open("rb") as stream:
-                os.fsync(stream.fileno())
+            flush_file(part)
             replace_file(part, file)
             _validator(part).unlink(missing_ok=True)
             return
