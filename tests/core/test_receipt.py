@@ -1,5 +1,8 @@
 """Receipts: a folder is complete or absent, knows its origin, and nothing is ever lost."""
 
+import errno
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -15,12 +18,14 @@ import pytest
 
 from lucency.core.files import BusyError
 from lucency.core.stage import (
+    LOCKLESS,
     RECEIPT,
     differences,
     fingerprint,
     fingerprint_file,
     fingerprint_of,
     is_complete,
+    locked,
     produce,
 )
 
@@ -254,3 +259,46 @@ def test_the_note_of_the_process_that_holds_the_lock_stays(
     with pytest.raises(BusyError):
         produce(tmp_path / "runs" / "out", inputs={}, write=lambda folder: None)
     assert note.is_file()
+
+
+def no_flock(number: int) -> Callable[..., None]:
+    """What fcntl.flock is on a file system without locks."""
+
+    def flock(opened: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
+@pytest.mark.parametrize("number", LOCKLESS)
+def test_without_locks_in_the_file_system_a_second_writer_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    monkeypatch.setattr("fcntl.flock", no_flock(number))
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(BusyError, match="is being written by another process"),
+        locked(tmp_path / "run"),
+    ):
+        pytest.fail("held twice")
+    assert not any(tmp_path.iterdir())
+    dies = multiprocessing.get_context("fork").Process(
+        target=hold_and_die, args=(tmp_path / "run",)
+    )
+    dies.start()
+    dies.join()
+    with locked(tmp_path / "run"):  # of a process that died: overcome
+        pass
+    assert not any(tmp_path.iterdir())
+
+
+def hold_and_die(folder: Path) -> None:
+    with locked(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_lock_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fcntl.flock", no_flock(errno.EIO))
+    with pytest.raises(OSError, match=r"run\.lock") as found, locked(tmp_path / "run"):
+        pytest.fail("held")
+    assert found.value.filename == str(tmp_path / "run.lock")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,27 @@ def test_resumed_is_unbroken(
         pd.testing.assert_frame_equal(
             first.drop(columns=timed, errors="ignore"), second.drop(columns=timed, errors="ignore")
         )
+
+
+def test_killed_after_the_last_checkpoint_no_epoch_is_missing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history is written before the checkpoint from which a killed training goes on."""
+    monkeypatch.setattr("lucency.models.checkpoint.Pace.is_due", lambda *_: True)
+    save, epochs = checkpoint.save_checkpoint, VARIED.training.epochs
+
+    def save_and_die(state: checkpoint.TrainingState, tensors: Any, *, folder: Path) -> None:
+        save(state, tensors, folder=folder)
+        if state.epoch == epochs:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_checkpoint", save_and_die)
+        with pytest.raises(KilledError):
+            learn(tmp_path / "broken", VARIED)
+    learn(tmp_path / "broken", VARIED)
+    assert_same_weights(whole, tmp_path / "broken")
+    assert len(pd.read_csv(tmp_path / "broken" / "history.csv")) == epochs
 
 
 def test_a_short_training_writes_no_checkpoint_and_resumes_from_its_start(

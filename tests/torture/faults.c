@@ -2,6 +2,9 @@
 
 Loaded by LD_PRELOAD, and idle until faults_arm. A call counts if its path, or the path that its
 descriptor was opened by, lies below the root. Of rename and link the new name decides.
+
+The clock, too: FAULTS_CLOCK of the environment is added to the seconds since 1970, and with
+FAULTS_BACKWARDS time runs the other way.
 */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -12,11 +15,14 @@ descriptor was opened by, lies below the root. Of rename and link the new name d
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { OPEN = 1, WRITE = 2, FSYNC = 4, RENAME = 8, MKDIR = 16, LINK = 32, LOCK = 64 };
@@ -286,3 +292,44 @@ EXPORT int flock(int of, int how)
     }
 CONTROLS(fcntl)
 CONTROLS(fcntl64)
+
+static void shift_clock(time_t *seconds)
+{
+    static time_t began;
+    const char *by = getenv("FAULTS_CLOCK");
+    if (!began)
+        began = *seconds;
+    if (getenv("FAULTS_BACKWARDS"))
+        *seconds = began - (*seconds - began);
+    if (by)
+        *seconds += atol(by);
+}
+
+EXPORT int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    REAL(clock_gettime);
+    int failed = real(clock, now);
+    if (!failed && clock == CLOCK_REALTIME)
+        shift_clock(&now->tv_sec);
+    return failed;
+}
+
+EXPORT int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+    static int (*real)(struct timeval *, void *);
+    if (!real)
+        real = (int (*)(struct timeval *, void *))dlsym(RTLD_NEXT, "gettimeofday");
+    int failed = real(now, zone);
+    if (!failed)
+        shift_clock(&now->tv_sec);
+    return failed;
+}
+
+EXPORT time_t time(time_t *now)
+{
+    struct timespec found;
+    clock_gettime(CLOCK_REALTIME, &found);
+    if (now)
+        *now = found.tv_sec;
+    return found.tv_sec;
+}

@@ -15,6 +15,7 @@ from pathlib import Path
 import typer.main
 
 from torture.fault_layer import Ended, Fault, in_child, warm
+from torture.range_server import download_from, start_server
 
 PROTOCOL = """
 name = "tiny"
@@ -42,11 +43,13 @@ UNFINISHED = re.compile(
     r"\.new$|\.partial(/|$)|\.lock$|\.[0-9a-f]{32}$|\.part(\.etag)?$|shards/\d+\.json$"
 )
 UNBROKEN = Fault(0)
+INCOMPLETE = 3  # exit status of a report that lacks a chapter
 
 Content = dict[str, bytes]
 
 
 COMMANDS = {  # in this order: each starts from what those before it have left
+    "download": ("data", "download", "nih", "--out", "archives"),
     "draw": DRAW,
     "prepare": (*RUN, "--until", "prepare"),
     "train": ("train", "tiny.toml", "--out", "run"),
@@ -56,7 +59,6 @@ COMMANDS = {  # in this order: each starts from what those before it have left
     "evaluate": ("evaluate", "scores.csv", "--labels", TABLE, "--out", "evaluated"),
     "audit": ("audit", "errors", "scores.csv", "--labels", TABLE, "--out", "errors"),
     "export": ("export", "run", "--out", "exported"),
-    "download": ("data", "download", "nih", "--out", "archives"),
 }
 
 
@@ -70,20 +72,25 @@ class Bench:
         """Do the commands up to the last of `names` once, and keep what those start from."""
         self.place, self.notes, self._starts = folder / "place", folder / "notes", folder / "starts"
         self.wholes: dict[str, Content] = {}
-        self._left: dict[str, set[str]] = {}
         self.seconds: dict[str, float] = {}
+        self._left: dict[str, set[str]] = {}
         self._again: dict[tuple[str, str], str] = {}
         for one in (self.place, self.notes, self._starts):
             one.mkdir(parents=True)
         (self.place / "tiny.toml").write_text(PROTOCOL)
         typer.main.get_command = cache(typer.main.get_command)  # built anew by every call else
+        self._server, port = start_server()
+        download_from(port)
         last = max(map([*COMMANDS].index, names))
         for name in [*COMMANDS][: last + 1]:
             shutil.copytree(self.place, self._starts / name)
-            ended = warm(called(name), place=self.place, notes=self.notes)
+            self.seconds[name] = warm(called(name), place=self.place, notes=self.notes).seconds
             self.wholes[name] = content(self.place)
             self._left[name] = unfinished(self.place)
-            self.seconds[name] = ended.seconds
+
+    def close(self) -> None:
+        """End the server of archives."""
+        self._server.communicate()
 
     def reset(self, name: str) -> None:
         """Let the folder be again what the command starts from, with its times."""
@@ -118,21 +125,37 @@ class Bench:
         ended = self.do(name)
         if ended.status:
             return f"not mended by the same command: status {ended.status}, {ended.err[-200:]}"
-        if left := unfinished(self.place) - self._left[name]:
+        left = unfinished(self.place) - self._left[name]
+        if left := {one for one in left if not one.endswith(".lock")}:  # which is empty
             return f"left over: {min(left)}"
         lost = [one for one, at in kept.items() if one.stat().st_mtime_ns != at]
-        if lost and name != "report":  # which is to make it anew
+        if lost := [one for one in lost if one.parent.name != "report"]:  # made for a lost chapter
             return f"made twice: {lost[0].relative_to(self.place)}"
         now, whole = content(self.place), self.wholes[name]
         other = [file for file in {**now, **whole} if now.get(file) != whole.get(file)]
         return f"other bytes: {other[0]}" if other else ""
 
 
+def wrong_end(ended: Ended) -> str:
+    """Return what is wrong with how a command ended that was hindered, "" where nothing is."""
+    last = ended.err.splitlines()[-1] if ended.err else ""
+    if "Traceback" in ended.err:
+        return f"traceback: {last}"
+    if ended.status not in (0, 2, INCOMPLETE):
+        return f"status {ended.status}: {last}"
+    return f"no line of its own: {last!r}" if ended.status == 2 and "lucency: " not in last else ""
+
+
 def called(name: str) -> Callable[[], int]:
-    """Return a call of a command as the command line makes it."""
+    """Return a call of a command as the command line makes it; checkpoints are always due."""
 
     def act() -> int:
         from lucency.cli import app
+
+        if name == "train":
+            from lucency.models.checkpoint import Pace
+
+            Pace.is_due = lambda *_: True
 
         sys.argv = ["lucency", *COMMANDS[name]]
         return app.call()

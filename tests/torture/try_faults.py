@@ -3,43 +3,45 @@
 Each try: a command on a tiny workplace with one fault, then the same command without. The first
 must end in one line that names the file and with status 2, or do its work all the same, or leave
 out by name a film that it could not read or a chapter of the report. It must leave no half file
-under a final name. The second must end in the bytes of an unbroken call, and redo nothing.
+under a final name. The second must end in the bytes of an unbroken call, and redo nothing. EIO,
+ENOSPC, EINTR, EACCES and EDQUOT take turns. Of commands that take seconds some calls are tried.
 """
 
 import tempfile
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 from torture.fault_layer import ERRORS, KINDS, Ended, Fault, start_again_with_layer
 from torture.tally import Tally, script, tally
-from torture.tiny_commands import COMMANDS, UNFINISHED, Bench
+from torture.tiny_commands import COMMANDS, INCOMPLETE, UNFINISHED, Bench, wrong_end
 
+SLOW, TIMES = ("finish", "report", "predict", "export"), 12
 REFUSED, DONE = "one line and status 2", "done all the same"
 FILM, CHAPTER = "a film left out by name", "a chapter left out by name and status 3"
 RIGHT = (REFUSED, DONE, FILM, CHAPTER)
-INCOMPLETE = 3
 
 
 def tries(times: int) -> Iterator[Tally]:
-    """Yield a tally of each command and kind of call, at most so many calls of each."""
+    """Yield a tally of each command and kind of call: every call, of slow commands so many."""
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        bench = Bench(Path(folder), *COMMANDS)
+        bench = Bench(Path(folder) / "bench", *COMMANDS)
         for name in COMMANDS:
             for kind, bit in KINDS.items():
-                yield from _tries_of(bench, name, kind, bit, times)
+                if found := _outcomes(bench, name, bit, times):
+                    yield tally(f"{name}: {kind} fails", found, right=RIGHT.__contains__)
+        bench.close()
 
 
-def _tries_of(bench: Bench, name: str, kind: str, bit: int, times: int) -> Iterator[Tally]:
+def _outcomes(bench: Bench, name: str, bit: int, times: int) -> list[str]:
+    """Return what comes of each call that fails, with one error after the other."""
     bench.reset(name)
     calls = len(bench.do(name, Fault(bit)).calls)
-    step = max(1, -(-calls // times))
-    if not calls:
-        return
-    found = [
-        outcome(bench, name, Fault(bit, at, ERRORS[at % len(ERRORS)]))
-        for at in range(1, calls + 1, step)
+    tried = min(calls, times if name in SLOW or times < TIMES else calls)
+    return [
+        outcome(bench, name, Fault(bit, 1 + number * calls // tried, error))
+        for number, error in zip(range(tried), cycle(ERRORS), strict=False)
     ]
-    yield tally(f"{name}: {kind} fails", found, right=lambda one: one in RIGHT)
 
 
 def outcome(bench: Bench, name: str, fault: Fault) -> str:
@@ -47,7 +49,7 @@ def outcome(bench: Bench, name: str, fault: Fault) -> str:
     bench.reset(name)
     ended = bench.do(name, fault)
     film = Path(ended.failed).name
-    if wrong := _wrong_end(ended, film):
+    if wrong := wrong_end(ended) or _unnamed(ended, film):
         return wrong
     if ended.status == 0 and film.endswith(".png") and film in _left_out(bench.place, ended):
         return FILM
@@ -63,19 +65,13 @@ def _left_out(place: Path, ended: Ended) -> str:
     return ended.out + ended.err + (rejected.read_text() if rejected.is_file() else "")
 
 
-def _wrong_end(ended: Ended, failed: str) -> str:
-    """Return what is wrong with how a command with a fault ended, "" where nothing is."""
-    if "Traceback" in ended.err:
-        return f"traceback: {ended.err.splitlines()[-1]}"
-    if ended.status not in (0, 2, INCOMPLETE):
-        return f"status {ended.status}"
+def _unnamed(ended: Ended, failed: str) -> str:
+    """Return what is wrong with the last line of a command with a fault, "" where nothing is."""
     name = UNFINISHED.sub("", failed.removesuffix(" (deleted)"))
     last = ended.err.splitlines()[-1] if ended.err else ""
-    if ended.status == 2 and name not in last:
-        return f"not named: {failed} in {last!r}"
-    return ""
+    return f"not named: {failed} in {last!r}" if ended.status == 2 and name not in last else ""
 
 
 if __name__ == "__main__":
     start_again_with_layer()
-    script("faults", tries, times=10_000, doc=__doc__)
+    script("faults", tries, times=TIMES, doc=__doc__)

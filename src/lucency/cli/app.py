@@ -19,6 +19,7 @@ from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
 from lucency.cli.run_commands import StageName, protocols, report, run, train
 from lucency.cli.study_commands import study_group
+from lucency.core.memory import errors_of_memory, out_of_memory, says_out_of_memory
 from lucency.core.parallel import rank, share_cores, world_size
 from lucency.core.progress import printable
 
@@ -62,8 +63,9 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         status = int(app(standalone_mode=False, prog_name="lucency") or 0)
     except USAGE as error:
         return _failed(_usage_line(error))
-    except (ValueError, OSError) as error:
-        if os.environ.get("LUCENCY_TRACEBACK"):
+    except (ValueError, OSError, *errors_of_memory()) as error:
+        known = isinstance(error, (ValueError, OSError)) or says_out_of_memory(error)
+        if os.environ.get("LUCENCY_TRACEBACK") or not known:
             raise
         return _failed(_message(error))
     if status == INTERRUPTED and rank() == 0:
@@ -137,8 +139,10 @@ def _failed(line: str) -> int:
     return 2
 
 
-def _message(error: ValueError | OSError) -> str:
+def _message(error: BaseException) -> str:
     """Return what is wrong; of the system's own errors, where and what to do."""
+    if says_out_of_memory(error):
+        return out_of_memory(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}; expected a place to read or write"
     return str(error)

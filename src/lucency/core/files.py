@@ -76,9 +76,16 @@ def write_part(file: Path, content: bytes) -> None:
 
 
 def replace_file(beside: Path, file: Path) -> None:
-    """Give a file that is whole and flushed its name, in a way that a loss of power keeps."""
-    beside.replace(file)
-    flush_folder(file.parent)
+    """Give a file that is whole and flushed its name, in a way that a loss of power keeps.
+
+    Raises errors as `write_whole` does.
+    """
+    try:
+        beside.replace(file)
+        flush_folder(file.parent)
+    except OSError as error:
+        refuse_full_disk(error, file)
+        raise named_error(error, file) from error
 
 
 def make_folders(folder: Path) -> None:
@@ -95,8 +102,13 @@ def flush_tree(folder: Path) -> None:
         place = Path(name)
         for file in files:
             if not (place / file).is_symlink():
-                _flush(place / file, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+                flush_file(place / file)
         flush_folder(place)
+
+
+def flush_file(file: Path) -> None:
+    """Let the content of a file reach the disk."""
+    _flush(file, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
 
 
 def flush_folder(folder: Path) -> None:

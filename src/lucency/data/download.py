@@ -7,7 +7,6 @@ has its name only after size and MD5 are as published.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import threading
 import urllib.error
@@ -22,7 +21,7 @@ from typing import NamedTuple
 
 from filelock import Timeout
 
-from lucency.core.files import refuse_full_disk, replace_file, write_whole
+from lucency.core.files import flush_file, refuse_full_disk, replace_file, write_whole
 from lucency.core.manifest import counted, listed, nearest
 from lucency.core.progress import progress, say
 from lucency.core.stage import held_lock
@@ -138,7 +137,7 @@ def download(
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         try:
-            held.enter_context(held_lock(out / ".download.lock", wait=0))
+            held.enter_context(held_lock(out / ".download.lock", wait=0.0))
         except Timeout:
             raise ValueError(f"{out}: another process downloads into it: wait for it") from None
         total, held = sum(one.size for one in archives), sum(_held(one, out) for one in archives)
@@ -187,6 +186,7 @@ def _fetch(archive: Archive, work: _Work) -> None:
     file, part = work.out / archive.name, _part(archive, work.out)
     if _size(file) == archive.size:
         if _md5(file, work.stopped) in (archive.md5, ""):
+            _validator(part).unlink(missing_ok=True)  # left by a kill
             return
         work.add(min(_size(part), archive.size) - archive.size)
     if _size(part) > archive.size:
@@ -198,8 +198,7 @@ def _fetch(archive: Archive, work: _Work) -> None:
         if work.stopped.is_set():
             return
         if found == archive.md5:
-            with part.open("rb") as stream:
-                os.fsync(stream.fileno())
+            flush_file(part)
             replace_file(part, file)
             _validator(part).unlink(missing_ok=True)
             return

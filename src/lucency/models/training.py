@@ -472,8 +472,8 @@ def _finish_epoch(job: Job, folder: Path) -> None:
         job.best.update(_copied(job.shown))
     if rank() == 0:
         _keep_snapshot(job, folder)
-        _checkpoint_if_due(job, folder)
         write_table(pd.DataFrame(state.epochs), folder / "history.csv")
+        _checkpoint_if_due(job, folder)  # last: from here a killed training does not come back
 
 
 def _copied(network: FilmNetwork) -> checkpoint.State:
