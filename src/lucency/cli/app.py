@@ -18,6 +18,7 @@ from lucency.cli.deploy_commands import export, results, serve, view
 from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
 from lucency.cli.run_commands import StageName, protocols, report, run, train
+from lucency.cli.stopping import STOPPED
 from lucency.cli.study_commands import study_group
 from lucency.core.parallel import rank, share_cores, world_size
 
@@ -66,7 +67,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
             raise
         return _failed(_message(error))
     if status == INTERRUPTED and rank() == 0:
-        typer.echo("lucency: stopped; the same command goes on from here", err=True)
+        typer.echo(STOPPED, err=True)
     return status
 
 

@@ -540,7 +540,7 @@ def nearest_key(place: str) -> str:
     if homes := [f"{name}.{key}" for name, known in keys.items() if name and key in known]:
         listed = filter(None, (", ".join(homes[:-1]), homes[-1]))
         return f"; expected {' or '.join(listed)}"
-    own = keys.get(re.sub(r"\.\d+\b", ".0", section), [])
+    own = keys.get(re.sub(r"\.\d+\b", ".0", section)) or keys.get(section.rpartition(".")[2], [])
     if hint := nearest(key, own):
         return hint
     places = {one: f"{name}.{one}" for name, known in keys.items() if name for one in known}
