@@ -18,12 +18,10 @@ from lucency.cli.deploy_commands import export, results, serve, view
 from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
 from lucency.cli.run_commands import StageName, protocols, report, run, train
-from lucency.cli.stopping import STOPPED
 from lucency.cli.study_commands import study_group
 from lucency.core.parallel import rank, share_cores, world_size
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
-INTERRUPTED = 130  # typer's exit status after Ctrl-C
 ELSEWHERE = {  # what other programs call a command of ours
     "fit": "run", "infer": "predict", "inference": "predict", "test": "evaluate",
     "validate": "evaluate", "convert": "export",
@@ -66,8 +64,6 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         if os.environ.get("LUCENCY_TRACEBACK"):
             raise
         return _failed(_message(error))
-    if status == INTERRUPTED and rank() == 0:
-        typer.echo(STOPPED, err=True)
     return status
 
 

@@ -1,4 +1,4 @@
-"""The program's entry: Ctrl-C and SIGTERM are one line, from the first import to the last answer."""
+"""The program's entry: Ctrl-C and SIGTERM are one line, from the first import to the answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import FrameType
 
 STOPPED = "lucency: stopped; the same command goes on from here"
 BY_SIGNAL = 128  # and the signal's number: the exit status
+INTERRUPTED = BY_SIGNAL + signal.SIGINT  # also typer's, after Ctrl-C
 AGAIN_SECONDS = 0.05
 
 
@@ -27,11 +28,42 @@ def main() -> None:
 
 @contextmanager
 def stopped_in_one_line() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does; either ends the program with a line and its status.
-
-    An interruption that falls into a finaliser, where Python drops it, is raised again.
-    """
+    """Let SIGTERM interrupt as Ctrl-C does; either ends the program with a line and its status."""
     came: list[int] = []
+    signals = _hear(came)
+    try:
+        yield
+    except SystemExit as end:
+        if not came or end.code != INTERRUPTED:
+            raise
+        _end(came[0])
+    except BaseException:
+        if not came:
+            raise
+        _end(came[0])  # whatever a library has made of the interruption
+    finally:
+        for one in signals:  # nothing is left to be kept
+            signal.signal(one, signal.SIG_DFL)
+
+
+def say_stopped() -> None:
+    """Write the line of a stopped command, from the first process only."""
+    from lucency.core.parallel import rank
+
+    if rank() == 0:
+        sys.stderr.write(STOPPED + "\n")
+
+
+def _end(number: int) -> None:
+    say_stopped()
+    sys.exit(BY_SIGNAL + number)
+
+
+def _hear(came: list[int]) -> list[signal.Signals]:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt and be noted; return those not ignored.
+
+    One that falls into a finaliser, where Python drops errors, is raised again.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del frame
@@ -39,29 +71,14 @@ def stopped_in_one_line() -> Iterator[None]:
         raise KeyboardInterrupt
 
     def raise_again(dropped: sys.UnraisableHookArgs) -> None:
-        if issubclass(dropped.exc_type, KeyboardInterrupt):
+        if issubclass(dropped.exc_type, KeyboardInterrupt) and came:
             threading.Timer(AGAIN_SECONDS, signal.raise_signal, came[-1:]).start()
         else:
             sys.__unraisablehook__(dropped)
 
-    signals = [one for one in (signal.SIGINT, signal.SIGTERM) if _is_heard(one)]
-    for one in signals:
+    both = (signal.SIGINT, signal.SIGTERM)
+    heard = [one for one in both if signal.getsignal(one) is not signal.SIG_IGN]
+    for one in heard:
         signal.signal(one, interrupt)
     sys.unraisablehook = raise_again
-    try:
-        yield
-    except BaseException as error:  # also what a library has made of the interruption
-        status = error.code if isinstance(error, SystemExit) else None
-        if not came or (isinstance(error, SystemExit) and status != BY_SIGNAL + signal.SIGINT):
-            raise
-        if not isinstance(error, SystemExit):
-            sys.stderr.write(STOPPED + "\n")
-        sys.exit(BY_SIGNAL + came[0])
-    finally:
-        for one in signals:  # nothing is left to be kept
-            signal.signal(one, signal.SIG_DFL)
-
-
-def _is_heard(number: signal.Signals) -> bool:
-    """Return whether a signal is not ignored, as Ctrl-C is in the background."""
-    return signal.getsignal(number) is not signal.SIG_IGN
+    return heard
