@@ -14,11 +14,13 @@ import pytest
 from filelock import FileLock
 
 import bytecode  # noqa: F401
+import offline
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
 from lucency.core.parallel import set_ranks
 from lucency.data.labels import read_nih
 from workplace import build_workplace, train_run
 
+offline.block()
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it; tests press Ctrl-C
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,6 @@ from lucency.core.parallel import rank, share_cores, world_size
 from lucency.core.progress import printable
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
-INTERRUPTED = 130  # typer's exit status after Ctrl-C
 ELSEWHERE = {  # what other programs call a command of ours
     "fit": "run", "infer": "predict", "inference": "predict", "test": "evaluate",
     "validate": "evaluate", "convert": "export",
@@ -68,8 +67,6 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         if os.environ.get("LUCENCY_TRACEBACK") or not known:
             raise
         return _failed(_message(error))
-    if status == INTERRUPTED and rank() == 0:
-        typer.echo("lucency: stopped; the same command goes on from here", err=True)
     return status
 
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from lucency.cli.app import call
+from lucency.cli.stopping import INTERRUPTED, say_stopped
 
 
 def main(*index: int) -> None:
@@ -28,6 +29,8 @@ def main(*index: int) -> None:
     with ExitStack() as ending:
         ending.push(_end_this_process)
         if status := call(before=_join):
+            if status == INTERRUPTED:
+                say_stopped()
             sys.exit(status)
 
 

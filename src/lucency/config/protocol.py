@@ -110,7 +110,8 @@ class Protocol(sections.Choices):
                 training = self.training_of(name)
             except ValidationError as error:
                 changes = self.network[place].training
-                raise ValueError(f"network.{place}.training.{_explain(error, changes)}") from error
+                why = _explain(error, changes, within="training.")
+                raise ValueError(f"network.{place}.training.{why}") from error
             if training.precision != self.training.precision:
                 what = f"network.{place}.training.precision is {training.precision!r}"
                 raise ValueError(f"{what}: expected training.precision for all networks")
@@ -300,7 +301,8 @@ def parse_external(
     try:
         return sections.External.model_validate(changed)
     except ValidationError as error:
-        raise ValueError(f"external test: {_explain(error, changed)}") from error
+        why = _explain(error, changed, within="data.")
+        raise ValueError(f"external test: {why}") from error
 
 
 def without_places(protocol: Protocol) -> dict[str, Any]:
@@ -493,8 +495,11 @@ def _apply(choices: dict[str, Any], change: str) -> None:
         raise ValueError(f"--set {change}: no such key, found {found}") from error
 
 
-def _explain(error: ValidationError, choices: object) -> str:
-    """Return one line on what is wrong with the `choices`, at the place that a protocol has it."""
+def _explain(error: ValidationError, choices: object, *, within: str = "") -> str:
+    """Return one line on what is wrong with the `choices`, at the place that a protocol has it.
+
+    They are a whole protocol, or a section of it, whose keys begin with `within`.
+    """
     errors = error.errors(include_url=False)
     places = [_place_of(one, choices) for one in errors]
     begin = places[0]  # of a key of several types, each type has an error; the deepest says most
@@ -503,7 +508,7 @@ def _explain(error: ValidationError, choices: object) -> str:
     section, key = ("", "", *begin)[-2:]
     either = EITHER.get(f"{section}.*") or EITHER.get(key, "")
     if len(places[row]) > len(begin) or len(errors[row]["loc"]) == len(begin) or not either:
-        return _explain_one(errors[row], ".".join(places[row]))
+        return _explain_one(errors[row], ".".join(places[row]), within)
     found = errors[row]["input"]
     hint = nearest(found, re.findall(r'"([^"]+)"', either)) if isinstance(found, str) else ""
     shown = json.dumps(found, default=str)[:80]
@@ -562,10 +567,10 @@ def _sections() -> dict[str, type[BaseModel]]:
     return {"": Protocol, **found, **listed, "balance.cap.0": sections.Cap}
 
 
-def _explain_one(first: ErrorDetails, place: str) -> str:
+def _explain_one(first: ErrorDetails, place: str, within: str) -> str:
     found = without_credentials(json.dumps(first["input"], default=str))
     if first["type"] == "extra_forbidden":
-        return f"{place}: unknown key{nearest_key(place)}"
+        return f"{place}: unknown key{nearest_key(within + place)}"
     if first["type"] == "missing":
         return f"{place} is missing: a protocol needs it"
     if first["type"] == "too_short":

@@ -46,7 +46,6 @@ def write_review(
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_table(sample, folder / "sample.csv")
-    write_table(empty_form(sample), folder / "form.csv")
     for number, sheet in enumerate(sample["sheet"].unique(), start=1):
         drawn = contact_sheet(sample, sheet=sheet, films=films, manifest=manifest)
         name = NO_NAME.sub("_", f"sheet-{number:02d}-{sheet}")
@@ -54,6 +53,7 @@ def write_review(
             Image.fromarray(drawn).save(stream, "PNG")
     page = review_page(sample, films=films, findings=manifest.findings)
     write_whole(folder / "review.html", page)
+    write_table(empty_form(sample), folder / "form.csv")  # last: with a form the review is whole
 
 
 def contact_sheet(

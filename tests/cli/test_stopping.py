@@ -1,0 +1,120 @@
+"""Ctrl-C and SIGTERM: one line and the status of the signal, whatever they fall into."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lucency.cli.app import app
+from lucency.cli.stopping import STOPPED, main, stopped_in_one_line
+from lucency.report import review_page
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave the handlers of this process as they were."""
+    before = {one: signal.getsignal(one) for one in SIGNALS}
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_one_line_and_its_status(number: signal.Signals, capsys):
+    with pytest.raises(SystemExit) as end, stopped_in_one_line():
+        signal.raise_signal(number)
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == STOPPED + "\n"
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_command_that_is_stopped_writes_no_second_line(
+    number: signal.Signals, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*_: object, **__: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("lucency.config.protocol.list_protocols", stop)
+    monkeypatch.setattr(sys, "argv", ["lucency", "protocols"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == STOPPED + "\n"
+
+
+def test_what_a_library_makes_of_a_signal_is_the_same_line(capsys):
+    def load() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("half of it") from error
+
+    with pytest.raises(SystemExit) as end, stopped_in_one_line():
+        load()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == STOPPED + "\n"
+
+
+def test_a_signal_that_falls_into_a_finaliser_comes_again(capsys):
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        Finalised()
+        signal.sigtimedwait((), 20)
+
+    with pytest.raises(SystemExit) as end, stopped_in_one_line():
+        work()
+    assert end.value.code == 143
+    assert capsys.readouterr().err == STOPPED + "\n"
+
+
+def test_other_ends_stay_as_they_are(capsys):
+    with pytest.raises(ZeroDivisionError), stopped_in_one_line():
+        _ = 1 / 0
+    with pytest.raises(SystemExit, match=r"^2$"), stopped_in_one_line():
+        sys.exit(2)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stopped_in_one_line():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_processes_that_were_launched_together_end_at_once(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    heard = lambda: seen.append(signal.getsignal(signal.SIGTERM))  # noqa: E731
+    monkeypatch.setattr("lucency.cli.app.main", heard)
+    main()
+    assert seen == [signal.SIG_DFL]
+
+
+def test_a_review_that_is_stopped_may_be_written_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(finished)
+    words = ["audit", "review", "runs/demo", "--films", "2", "--out", str(tmp_path / "review")]
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(review_page, "review_page", stop)
+        assert CliRunner().invoke(app, words).exit_code == 130
+    assert (tmp_path / "review" / "sample.csv").is_file()
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert (tmp_path / "review" / "form.csv").is_file()
