@@ -246,5 +246,4 @@ WORDS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "whole number": (("0012", "7"), parse_whole),
     "patient's id": (("'003", "'t Hart", "p001\u200b"), clean_id),
     "run-length mask": (("557374 2 1015 8", "1 1"), decode_runs),
-    "preparation": (('{"size": 32, "denoise": ["median"]}',), Preparation.model_validate_json),
 }  # fmt: skip

@@ -250,6 +250,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
         found = "UTF-16" if wide else "no UTF-8 (Windows-1252 perhaps)"
         raise ValueError(f"{file}: found {found}, expected UTF-8: save it as UTF-8") from error
+    except RecursionError:
+        raise ValueError(f"{file}: not valid TOML: its tables lie too deep in each other") from None
     except tomllib.TOMLDecodeError as error:
         hint = f"; {BACKSLASH}" if re.search("Unescaped|hex value", str(error)) else ""
         raise ValueError(f"{file}: not valid TOML: {error}{hint}") from error
@@ -474,7 +476,7 @@ def _apply(choices: dict[str, Any], change: str) -> None:
     place: Any = choices
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text.strip()
     try:
         for step in path:

@@ -31,6 +31,7 @@ from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
+from lucency.core.saved_files import naming_damage
 from lucency.core.stage import (
     LOCK,
     NOTE,
@@ -232,7 +233,8 @@ def _read_known(file: Path) -> Protocol | None:
     """Return the protocol that a run's folder keeps, as it stands there."""
     if not file.is_file():
         return None
-    return parse_protocol(tomllib.loads(file.read_text(encoding="utf-8")), name=str(file))
+    with naming_damage(file):
+        return parse_protocol(tomllib.loads(file.read_text(encoding="utf-8")), name=str(file))
 
 
 def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
