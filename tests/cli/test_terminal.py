@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lucency.audit.checks.issue import Issue, issue_table
-from lucency.cli.answers import SHOWN_METRICS, evaluation_in_words
-from lucency.cli.app import app
+from lucency.cli.answers import SHOWN_METRICS, evaluation_in_words, write_out
+from lucency.cli.app import app, call
 from lucency.cli.output import issues_in_words
 from lucency.pipeline.film_inference import MOST_NAMED
 
@@ -101,3 +101,22 @@ def test_issues_name_each_example_once_and_count_what_is_several():
     assert lines[3] == "  random_weights, 2 cases: weights = ..."
     none = Issue(**about, message="m", count=1, examples=())
     assert issues_in_words(issue_table([none]), checks=1).splitlines()[0] == "note: m"
+
+
+def test_a_table_on_a_terminal_holds_no_commands_to_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    text = "film,reason\n\x1b[2Jred.png,zero bytes\n"
+    write_out(text)
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    write_out(text)
+    assert capsys.readouterr().out == "film,reason\n\\x1b[2Jred.png,zero bytes\n"
+
+
+def test_an_error_on_a_terminal_holds_no_commands_to_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["lucency", "predict", "\x1b[2J", "\u202e.png"])
+    assert call() == 2
+    assert capsys.readouterr().err.startswith("lucency: \\x1b[2J")

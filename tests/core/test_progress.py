@@ -96,3 +96,10 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
 def test_what_goes_wrong_inside_comes_out():
     with pytest.raises(KeyError, match="inside"), progress("Preparing", unit="films"):
         raise KeyError("inside")
+
+
+def test_no_name_of_a_file_commands_the_terminal(capsys: pytest.CaptureFixture[str]):
+    say("Left out is \x1b[2J\x9b31m\u202egnp.1\r\n\x07caf\udce9.png: 胸部　é")
+    assert capsys.readouterr().err == (
+        "Left out is \\x1b[2J\\x9b31m\\u202egnp.1\\r\\n\\x07caf\\udce9.png: 胸部　é\n"
+    )

@@ -91,13 +91,15 @@ def write_films(folder: Path, contents: Iterable[bytes], *, suffix: str) -> None
         (folder / f"film-{number:05d}{suffix}").write_bytes(content)
 
 
-def try_films(model: Path, folder: Path, *, expected: int | None = None) -> Tried:
+def try_films(
+    model: Path, folder: Path, *, expected: int | None = None, engine: str = "onnx"
+) -> Tried:
     """Predict all films of a folder that holds GOOD; each is `read`, or left out with a code.
 
     Wrong is a status but 0, a count of films but the expected one, a film twice, GOOD lost, a line
     with raw control characters, a reason of several lines or of no known code.
     """
-    answer = ran("predict", model, folder, "--json")
+    answer = ran("predict", model, folder, "--json", "--engine", engine)
     wrong = raw_lines(answer.err)
     if answer.status or not answer.out:
         wrong.append(f"status {answer.status}: {answer.err[-300:]}")

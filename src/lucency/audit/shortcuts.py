@@ -35,6 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import OLDEST, SOURCE, read_table
 from lucency.core.predictions import Predictions
+from lucency.core.saved_files import naming_damage, read_json
 from lucency.data.film_names import folder_of
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
 from lucency.evaluation.intervals import auc_interval, bootstrap_interval
@@ -104,11 +105,13 @@ def save_audit_results(results: AuditResults, folder: Path) -> None:
 
 def load_audit_results(folder: Path) -> AuditResults:
     """Read what `save_audit_results` wrote."""
-    about = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    with naming_damage(folder / "audit.json"):
+        network = str(read_json(folder / "audit.json")["network"])
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
-    tables["shortcuts"] = tables["shortcuts"].astype({"shortcut": bool})
+    with naming_damage(folder / "shortcuts.csv"):
+        tables["shortcuts"] = tables["shortcuts"].astype({"shortcut": bool})
     tables["strata"] = tables["strata"].reindex(columns=list(STRATA))  # older files have no p
-    return AuditResults(network=about["network"], **tables)
+    return AuditResults(network=network, **tables)
 
 
 def known_facts(facts: pd.DataFrame) -> dict[str, Level]:

@@ -39,7 +39,7 @@ def write_out(text: str) -> None:
     """Write lines to standard output, as they are; on a terminal so that no name commands it."""
     if sys.stdout.isatty():
         text = "\n".join(map(printable, text.split("\n")))
-    typer.echo(text, nl=False)
+    typer.echo(text, nl=False, color=True)  # nothing is stripped of names
 
 
 def print_audit(found: Audit, out: Path | None, json: bool) -> None:

@@ -28,6 +28,7 @@ ELSEWHERE = {  # what other programs call a command of ours
     "fit": "run", "infer": "predict", "inference": "predict", "test": "evaluate",
     "validate": "evaluate", "convert": "export",
 }  # fmt: skip
+LONGEST = 1200  # signs of an error's line; names in it may be of any length
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
 
@@ -131,9 +132,14 @@ def _failed(line: str) -> int:
     if line:
         from lucency.core.stores import without_credentials
 
-        shown = printable(without_credentials(" ".join(line.split())))
+        shown = shortened(printable(without_credentials(" ".join(line.split()))))
         typer.echo(f"lucency: {who}{shown}", err=True)
     return 2
+
+
+def shortened(line: str) -> str:
+    """Return a line as it is, or without its middle where that makes it longer than LONGEST."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
 
 
 def _message(error: BaseException) -> str:

@@ -256,6 +256,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
         found = "UTF-16" if wide else "no UTF-8 (Windows-1252 perhaps)"
         raise ValueError(f"{file}: found {found}, expected UTF-8: save it as UTF-8") from error
+    except RecursionError:
+        raise ValueError(f"{file}: not valid TOML: its tables lie too deep in each other") from None
     except tomllib.TOMLDecodeError as error:
         escape = re.search("Unescaped|hex value", str(error))
         hint = BACKSLASH if escape else "expected lines such as epochs = 3, below one as [training]"
@@ -482,7 +484,7 @@ def _apply(choices: dict[str, Any], change: str) -> None:
     place: Any = choices
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text.strip()
     try:
         for step in path:

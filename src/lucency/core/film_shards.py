@@ -233,7 +233,7 @@ def read_receipt(folder: Path, number: int) -> Receipt | None:
     """Return the receipt of a shard, None where that is not complete or cannot be read."""
     try:
         receipt = json.loads(_receipt(folder, number).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return receipt if (folder / shard_name(number)).is_file() else None
 

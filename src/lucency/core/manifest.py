@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 
 from lucency.core.files import write_table, write_whole
 from lucency.core.film_shards import SHARDS, FilmShards, open_shards
+from lucency.core.saved_files import ANEW, naming_damage, read_json
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -38,7 +39,6 @@ OLDEST = 120  # years; ages above are mistakes of entry
 PARTS = ("train", "val", "test")
 APART = "apart"  # in place of a part: of patients whose films no network is shown
 Denoiser = Literal["median", "gaussian", "bilateral"]
-ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
 SOURCE = "source"  # a fact: which one of several sources a film is of
 TEXT_FACTS = (  # which are text, digits too
@@ -323,12 +323,15 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read what `save_manifest` wrote."""
-    about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    findings = tuple(about["findings"])
+    """Read what `save_manifest` wrote; ValueError, which names the file, for damage."""
+    file = folder / "manifest.json"
+    with naming_damage(file):
+        about = read_json(file)
+        findings, origin = tuple(map(str, about["findings"])), str(about["origin"])
+        more = tuple(map(str, about.get("text", ())))
     table = read_table(
         folder / "manifest.csv",
-        text=("image", *TEXT_FACTS, *about.get("text", ())),
+        text=("image", *TEXT_FACTS, *more),
         columns=("image", "patient", *findings),
     )
     return Manifest(
@@ -338,7 +341,7 @@ def load_manifest(folder: Path) -> Manifest:
         label=table[list(findings)].to_numpy(dtype=np.float32),
         facts=table.drop(columns=["image", "patient", *findings]),
         boxes=read_table(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS),
-        origin=about["origin"],
+        origin=origin,
         **{
             name: read_table(folder / f"{name}.csv", text=TEXT_OF_CELLS, columns=columns)
             for name, columns in CELLS.items()
@@ -363,9 +366,8 @@ def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
 def load_prepared(folder: Path) -> Prepared:
     """Read a prepared folder; the pixels stay on disk, mapped read-only."""
     manifest, rejected = load_manifest(folder), ("image", "reason")
-    preparation = Preparation.model_validate_json(
-        (folder / "preparation.json").read_text(encoding="utf-8")
-    )
+    with naming_damage(folder / "preparation.json"):
+        preparation = Preparation.model_validate(read_json(folder / "preparation.json"))
     if (folder / SHARDS).is_dir():
         pixels = open_shards(folder / SHARDS, image=manifest.image, side=preparation.size)
     else:  # of a run that was made before there were shards

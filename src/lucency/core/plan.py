@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.files import write_array, write_table
 from lucency.core.manifest import PARTS, Manifest, read_table, require, require_rows
+from lucency.core.saved_files import read_array
 
 COPY_MARK = "#"  # between the name of a film or of a recipe and the number of the copy
 RECIPES = {"exact": "none@1", "gentle": "gentle@1"}  # how a copy differs from its film
@@ -166,7 +167,7 @@ def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None
 
 def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     """Read a plan and join it by name to the films `image`."""
-    text, label = ("image", "transform", "part", "mate"), np.load(folder / "label.npy")
+    text, label = ("image", "transform", "part", "mate"), read_array(folder / "label.npy")
     table = read_table(folder / "plan.csv", text=text, columns=(*text, "copy", "mix"))
     require_rows(folder / "plan.csv", len(table), expected=len(label))
     films = pd.Index(image)
@@ -181,7 +182,7 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
         transform=table["transform"].to_numpy(dtype=str),
         part=table["part"].to_numpy(dtype=str),
         label=label,
-        weight=np.load(folder / "weight.npy"),
+        weight=read_array(folder / "weight.npy"),
         mate=mate.astype(np.int64),
         mix=table["mix"].to_numpy(dtype=np.float32),
     )

@@ -18,6 +18,7 @@ from scipy.special import expit
 
 from lucency.core.files import write_arrays
 from lucency.core.manifest import PARTS, counted, require
+from lucency.core.saved_files import naming_damage, read_array
 
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
@@ -276,23 +277,24 @@ def load_predictions(file: str | Path) -> Predictions:
             f"{file}: found no .npz archive, expected predictions as a run saves them; a run makes "
             "them anew when their folder is deleted"
         )
-    with np.load(file, allow_pickle=False) as arrays:
+    with naming_damage(Path(file)), np.load(file, allow_pickle=False) as arrays:
         if lacking := sorted({*_PREDICTED} - {*arrays.files, "knot"}):
             raise ValueError(
                 f"{file}: no array {lacking[0]!r}; expected predictions as a run saves them, or a "
                 "table"
             )
         held = {"knot": no_knots(), **arrays}
-    fields = {name: held[name] for name in _PREDICTED}
-    names = tuple(str(name) for name in fields.pop("findings"))
-    network, split = str(fields.pop("network")), str(fields.pop("split"))
-    return Predictions(network=network, split=split, findings=names, **fields)
+    with naming_damage(Path(file)):
+        fields = {name: held[name] for name in _PREDICTED}
+        names = tuple(str(name) for name in fields.pop("findings"))
+        network, split = str(fields.pop("network")), str(fields.pop("split"))
+        return Predictions(network=network, split=split, findings=names, **fields)
 
 
 def load_repeats(file: Path, predictions: Predictions) -> Float64[np.ndarray, "f n k"]:
     """Return the probabilities by repeat that lie beside predictions, or none."""
     beside = file.parent / REPEATS_FILE
-    return np.load(beside) if beside.is_file() else np.empty((0, *predictions.label.shape))
+    return read_array(beside) if beside.is_file() else np.empty((0, *predictions.label.shape))
 
 
 _PREDICTED = tuple(name for name in Predictions.__dataclass_fields__ if name != "unfamiliarity")

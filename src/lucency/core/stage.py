@@ -32,6 +32,7 @@ from lucency.core.files import (
 )
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
+from lucency.core.saved_files import read_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -88,7 +89,7 @@ def _lend(
     if any(file.name != NOTE for file in folder.iterdir()):
         for file in (note, folder / RECEIPT):
             if file.exists() and file.stat().st_size:
-                was = json.loads(file.read_text(encoding="utf-8"))
+                was = read_json(file)
                 _refuse_difference(folder, {**was, **{k: inputs[k] for k in may_change}}, inputs)
     write_whole(note, _text(inputs))
     try:
@@ -160,7 +161,7 @@ def is_complete(out: Path, *, inputs: Inputs) -> bool:
                 f"{out} has no receipt, so it was not made by this program: choose another place"
             )
         return False
-    _refuse_difference(out, json.loads(file.read_text(encoding="utf-8")), inputs)
+    _refuse_difference(out, read_json(file), inputs)
     return True
 
 
@@ -170,7 +171,7 @@ def discard_outdated(out: Path, *, inputs: Inputs) -> None:
         return
     for folder in (out, out.with_name(out.name + ".partial")):
         notes = [note for note in (folder / RECEIPT, folder / NOTE) if note.is_file()]
-        if notes and differences(json.loads(notes[0].read_text(encoding="utf-8") or "{}"), inputs):
+        if notes and differences(_inputs_in(notes[0]), inputs):
             shutil.rmtree(folder)
 
 
@@ -178,7 +179,11 @@ def inputs_of(folder: Path) -> dict[str, Any] | None:
     """Return the inputs of a stage, finished or not; None where it has left nothing."""
     notes = (folder / RECEIPT, folder.with_name(f"{folder.name}.partial") / NOTE)
     there = next((note for note in notes if note.is_file()), None)
-    return json.loads(there.read_text(encoding="utf-8") or "{}") if there else None
+    return _inputs_in(there) if there else None
+
+
+def _inputs_in(note: Path) -> dict[str, Any]:
+    return read_json(note) if note.stat().st_size else {}
 
 
 def fingerprint(inputs: Inputs) -> str:
@@ -188,7 +193,7 @@ def fingerprint(inputs: Inputs) -> str:
 
 def fingerprint_of(folder: Path) -> str:
     """Return the fingerprint of what a finished folder was made from."""
-    return fingerprint(json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
+    return fingerprint(read_json(folder / RECEIPT))
 
 
 def fingerprint_file(file: Path) -> str:

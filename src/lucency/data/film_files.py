@@ -40,6 +40,7 @@ from lucency.data.film_archives import (
     stream_members,
 )
 from lucency.data.film_names import member_of, place_in
+from lucency.data.film_size import LARGEST_FILE
 
 AHEAD = 8  # films that are fetched from a store before they are needed
 STARTS, BATCH = 32, 4096  # films of a store whose first bytes are fetched at once, and of a turn
@@ -277,6 +278,8 @@ def _start_in_store(place: str | Path) -> bytes:
 
 def _of_store(film: str | Path | StoredFilm) -> LoadedFilm:
     assert isinstance(film, StoredFilm), "a film in a store"
+    if reason := _too_large(film.size):
+        return LoadedFilm(film.place, b"", 0, reason)
     try:
         return LoadedFilm(film.place, read_object(film.place), film.modified)
     except FileNotFoundError:
@@ -287,7 +290,16 @@ def _of_file(path: Path) -> LoadedFilm:
     found = path.stat()
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise ValueError("cannot be read: a pipe or a device, expected a file")
+    if reason := _too_large(found.st_size):
+        raise ValueError(reason)
     return LoadedFilm(str(path), path.read_bytes(), found.st_mtime_ns)
+
+
+def _too_large(size: int) -> str:
+    """Return why a file of so many bytes is not read, "" for one that may be a film."""
+    if size > LARGEST_FILE:
+        return f"absurd size: a file of {size:,} bytes, expected at most {LARGEST_FILE:,}"
+    return ""
 
 
 def _remarks(archive: FilmArchive) -> Iterator[str]:

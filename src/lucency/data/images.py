@@ -362,7 +362,8 @@ def _checked_png(content: bytes) -> tuple[tuple[int, int], bytes]:
         checksum = struct.unpack_from(">I", content, end)[0]
         whole = zlib.crc32(view[place + 4 : end]) == checksum
         if kind[:1].isupper() and not whole:
-            raise ValueError(f"damaged: wrong checksum in the PNG's {kind.decode('latin-1')}")
+            named = kind.decode("latin-1") if kind.isalpha() else f"chunk of type {kind.hex()}"
+            raise ValueError(f"damaged: wrong checksum in the PNG's {named}")
         if kind[:1].isupper() or (kind in PNG_NEEDED and whole):
             shown.append(view[place : end + 4])
         place = end + 4

@@ -584,7 +584,7 @@ def _is_finding(table: CsvTable, name: str) -> bool:
 def _named(about: Path) -> tuple[str, ...]:
     try:
         return tuple(json.loads(about.read_text(encoding="utf-8"))["findings"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{about}: found no list of findings, expected a run's file") from error
 
 

@@ -23,6 +23,7 @@ from lucency.config.sections import AND, TEXTURE
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration
+from lucency.core.saved_files import why_damaged
 from lucency.ensemble import retrieval
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.learner_forms import Axes, FittedLearner
@@ -140,10 +141,9 @@ def load_predictor(folder: Path) -> FittedPredictor:
         if plain.pop("version", 0) == VERSION:
             return _parse(plain, arrays)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
-        reason = f"{error} is absent" if isinstance(error, KeyError) else str(error)
         raise ValueError(
-            f"{folder}: {DATA} and {ARRAYS} cannot be read ({reason}): expected what a run or an "
-            "export wrote; delete the folder, and go on with lucency run or export anew"
+            f"{folder}: {DATA} and {ARRAYS} cannot be read ({why_damaged(error)}): expected "
+            "what a run or an export wrote; delete the folder, and go on with lucency run or export anew"
         ) from error
     raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")
 

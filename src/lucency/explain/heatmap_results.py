@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
+from lucency.core.saved_files import naming_damage, read_json
 from lucency.evaluation.bootstrap import all_and_resampled, once, ratio
 from lucency.evaluation.intervals import bootstrap_interval, no_interval
 from lucency.evaluation.metrics import mean_over_films
@@ -203,11 +204,14 @@ def save_heatmap_results(results: HeatmapResults, folder: Path) -> None:
 
 def load_heatmap_results(folder: Path) -> HeatmapResults:
     """Read what `save_heatmap_results` wrote."""
-    about = json.loads((folder / "heatmaps.json").read_text(encoding="utf-8"))
+    file = folder / "heatmaps.json"
+    with naming_damage(file):
+        about = read_json(file)
+        network, remarks, count = about["network"], tuple(about["remarks"]), range(about["maps"])
     return HeatmapResults(
-        network=about["network"],
-        remarks=tuple(about["remarks"]),
-        maps=tuple(load_heatmaps(folder / f"maps-{place}.npz") for place in range(about["maps"])),
+        network=network,
+        remarks=remarks,
+        maps=tuple(load_heatmaps(folder / f"maps-{place}.npz") for place in count),
         scores=HeatmapScores(*(_read(folder / f"{name}.csv") for name in HeatmapScores._fields)),
         **{name: _read(folder / f"{name}.csv") for name in TABLES},
     )
@@ -223,7 +227,7 @@ def _stretched(maps: Heatmaps) -> list[Heatmaps]:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    if not file.read_text(encoding="utf-8").strip():
+    if not file.read_bytes().strip():
         return pd.DataFrame()  # which has no columns to read
     return read_table(file, text=TEXT)
 

@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64, Int64, Shaped
 
 from lucency.core.files import write_arrays
 from lucency.core.manifest import counted, require
+from lucency.core.saved_files import naming_damage
 from lucency.core.tables import film_names, within
 
 FRAME = 1024  # pixels of a side of the published films, in which boxes were drawn
@@ -74,11 +75,11 @@ def save_heatmaps(maps: Heatmaps, file: Path) -> None:
 
 def load_heatmaps(file: Path) -> Heatmaps:
     """Read what `save_heatmaps` wrote; pickled content is refused."""
-    with np.load(file, allow_pickle=False) as arrays:
+    with naming_damage(file), np.load(file, allow_pickle=False) as arrays:
         held = {name: arrays[name] for name in _SAVED}
         centres = Centres(*(arrays[name] for name in Centres._fields))
-    names = tuple(str(name) for name in held.pop("findings"))
-    return Heatmaps(method=str(held.pop("method")), findings=names, centres=centres, **held)
+        names = tuple(str(name) for name in held.pop("findings"))
+        return Heatmaps(method=str(held.pop("method")), findings=names, centres=centres, **held)
 
 
 def even_centres(cells: tuple[int, int]) -> Centres:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lucency.core.files import whole_file
+from lucency.core.saved_files import naming_damage
 
 CHECKPOINT = "checkpoint.pt"
 SECONDS = 60.0  # of training, at least, between two checkpoints
@@ -128,12 +129,13 @@ def load_checkpoint(
     file = folder / CHECKPOINT
     if not file.exists():
         return TrainingState(), {}
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    network.load_state_dict(content["network"])
-    optimizer.load_state_dict(content["optimizer"])
-    if average is not None:
-        average.load_state_dict(content["average"])
-    return TrainingState(**json.loads(content["state"])), content["best"]
+    with naming_damage(file, remedy="delete it, and the training begins anew"):
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        network.load_state_dict(content["network"])
+        optimizer.load_state_dict(content["optimizer"])
+        if average is not None:
+            average.load_state_dict(content["average"])
+        return TrainingState(**json.loads(content["state"])), content["best"]
 
 
 def tally(logit: Float[Tensor, "b k"], label: Float32[Tensor, "b k"]) -> Float32[Tensor, " t"]:

@@ -19,6 +19,7 @@ from lucency.config.sections import Head
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration, no_knots
+from lucency.core.saved_files import naming_damage, read_json
 from lucency.evaluation.conformal import ConformalSets, sets_as_plain, sets_of
 
 METADATA = "classifier.json"
@@ -26,6 +27,7 @@ FEATURES_ONLY = "features only"  # in place of findings, of a network whose logi
 FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features
 MODEL, FORMAT, VERSION = "model.json", "lucency model", 1  # of an exported folder
 MODEL_ONNX, MEMBERS = "model.onnx", "members"  # a network's file there, what others are made of
+EXPORT, TRAIN = "export the model anew", "expected what training wrote: train anew"
 NETWORK = "network"  # the kind of an exported folder that holds one
 
 
@@ -81,7 +83,9 @@ def read_metadata(folder: Path) -> Metadata:
         return read_model_json(folder)
     if not (folder / METADATA).is_file():
         raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
-    return _parse(json.loads((folder / METADATA).read_text(encoding="utf-8")))
+    file = folder / METADATA
+    with naming_damage(file, remedy=TRAIN):
+        return _parse(read_json(file, remedy=TRAIN))
 
 
 def read_model_json(folder: Path) -> Metadata:
@@ -92,7 +96,8 @@ def read_model_json(folder: Path) -> Metadata:
     plain = read_model(folder)
     if plain["kind"] != NETWORK:
         raise ValueError(f"{folder} holds {plain['name']} of kind {plain['kind']}, no {NETWORK}")
-    return _parse(plain)
+    with naming_damage(folder / MODEL, remedy=EXPORT):
+        return _parse(plain)
 
 
 def read_model(folder: Path) -> dict[str, Any]:
@@ -103,15 +108,12 @@ def read_model(folder: Path) -> dict[str, Any]:
     file = folder / MODEL
     if not file.is_file():
         raise ValueError(f"{folder} holds no {MODEL}: expected the --out folder of lucency export")
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}): export the model anew") from error
+    plain = read_json(file, remedy=EXPORT)
     if plain.get("format") != FORMAT:
         raise ValueError(f"{file}: found format {plain.get('format')!r}, expected {FORMAT!r}")
-    if plain["version"] > VERSION:
+    if not isinstance(plain.get("version"), int) or plain["version"] > VERSION:
         raise ValueError(
-            f"{file} has version {plain['version']}, and this program reads up to {VERSION}: "
+            f"{file} has version {plain.get('version')}, and this program reads up to {VERSION}: "
             "update lucency"
         )
     return plain

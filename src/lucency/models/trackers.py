@@ -25,6 +25,7 @@ from lucency.config.sections import PLACES_OF_NETWORKS, Network
 from lucency.core.files import write_whole
 from lucency.core.parallel import rank
 from lucency.core.progress import AfterEpoch, unwatched
+from lucency.core.saved_files import naming_damage, read_json
 
 NOTE = "tracker.json"  # which run of the tracker goes on, and the last epoch that it was given
 EVENTS, STORE = "events", "mlflow.db"
@@ -134,8 +135,9 @@ def _read_note(note: Path) -> tuple[str, int]:
     """Return the tracker's run and the last epoch that it was given; "" and 0 where it is new."""
     if not note.exists():
         return "", 0
-    found = json.loads(note.read_text(encoding="utf-8"))
-    return found["run"], found["epoch"]
+    with naming_damage(note, remedy="delete it, and the tracker begins another run"):
+        found = read_json(note)
+        return str(found["run"]), int(found["epoch"])
 
 
 def _start_tensorboard(protocol: Protocol, network: str, folder: Path) -> Started:

@@ -9,7 +9,6 @@ Letters in shapes: n films, k findings, d feature dimensions.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ from lucency.core.parallel import usable_cores
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
+from lucency.core.saved_files import naming_damage, read_json
 from lucency.core.stage import LOCK, RECEIPT, fingerprint, fingerprint_file
 from lucency.core.tables import film_tail, fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
@@ -362,7 +362,8 @@ def validation_scores(home: Home) -> dict[str, float]:
         if not name.startswith(FROZEN)
     }
     for name, place in home.fitted.items():
-        named[name] = json.loads((place / DATA).read_text(encoding="utf-8"))["validation_auc"]
+        with naming_damage(place / DATA):
+            named[name] = float(read_json(place / DATA)["validation_auc"])
     return named
 
 

@@ -163,7 +163,7 @@ def _opened(root: Path, folder: Path, labels: str) -> Iterator[tuple[Path, Itera
                 )
             with held.open(members[0]) as stream:
                 yield archive / name, _lines_of(stream)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
         raise ValueError(f"{archive}: found a damaged archive ({error}): fetch it again") from error
 
 
