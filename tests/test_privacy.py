@@ -235,7 +235,6 @@ def test_an_export_holds_no_feature_of_a_film_by_default(
     names = {file.name for file in (tmp_path / "model").rglob("*") if file.is_file()}
     assert names == {
         "model.onnx", "weights.safetensors", "model.json", "MODEL_CARD.md", "receipt.json",
-        "TRIPOD_AI.md",
     }  # fmt: skip
     trained = marked.place / "run" / "networks" / NETWORKS[1] / "weights.safetensors"
     given, own = load_file(tmp_path / "model" / "weights.safetensors"), load_file(trained)
