@@ -14,7 +14,7 @@ export NO_ALBUMENTATIONS_UPDATE = 1
 .PHONY: help env quick demo test browser check fix bench
 
 help:  ## List what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
 
 env: $(READY)  ## Set up .venv
 
@@ -65,6 +65,10 @@ ONLY ?= *
 torture: $(READY)  ## Try every door with hostile input, faults and kills, and count (ONLY=name: one script)
 	for script in tests/torture/try_$(ONLY).py; do \
 		PYTHONPATH=tests $(BIN)/python -m torture.$$(basename $$script .py) || exit 1; done
+
+.PHONY: audit-packages
+audit-packages: $(READY)  ## List known vulnerabilities of the locked packages, by PyPI's metadata
+	$(BIN)/python tests/audit_packages.py
 
 # docs
 .PHONY: docs

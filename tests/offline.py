@@ -1,4 +1,4 @@
-"""No connection leaves this machine while tests run: an audit hook that refuses, and notes, them."""
+"""No connection leaves this machine while tests run: an audit hook refuses and notes them."""
 
 import ipaddress
 import socket

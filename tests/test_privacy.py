@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from archives import MARK, PICTURE, archive_film, marked_film
@@ -20,6 +22,22 @@ from workplace import NETWORKS, write_protocol
 FILMS = 24
 NO_CHEST = frozenset(PICTURE - {"BodyPartExamined", "Modality", "WindowCenter", "WindowWidth"})
 PACKED = (".npz", ".zip", ".docx")
+SECRETS = (  # variables of the environment that hold what nobody is to see, or who works where
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "WANDB_API_KEY",
+    "MLFLOW_TRACKING_PASSWORD", "GOOGLE_APPLICATION_CREDENTIALS", "USER", "LOGNAME", "HOSTNAME",
+)  # fmt: skip
+PATTERNS = {  # of secrets, as scanners of repositories look for them
+    "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "key of AWS": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "token of GitHub": r"\bgh[pousr]_[A-Za-z0-9]{36,}\b",
+    "token of Hugging Face": r"\bhf_[A-Za-z0-9]{30,}\b",
+    "token of Slack": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+    "key of Google": r"\bAIza[0-9A-Za-z_-]{35}\b",
+    "JSON web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    "password in a URL": r"\b[a-z][a-z0-9+]{1,9}://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@[A-Za-z0-9]",
+    "assignment": r"(?i)\b(?:api_?key|secret|passwd|password)\b\s*[=:]\s*[\"'][^\"'\s]{8,}[\"']",
+}
+OWN_PLACES = ("protocol.toml", "manifest.csv", "sources.csv", "receipt.json", "inputs.json")
 
 
 class MarkedRun(NamedTuple):
@@ -36,7 +54,8 @@ def hits(folder: Path) -> list[str]:
     return [str(file) for file in files if any(MARK in text for text in texts(file, folder))]
 
 
-def texts(file: Path, folder: Path) -> Iterator[str]:
+def texts(file: Path, folder: Path, *, raw: bool = False) -> Iterator[str]:
+    """Yield a file's name and its content as text, unpacked; in capitals unless `raw`."""
     yield str(file.relative_to(folder))
     if file.is_symlink():
         yield str(file.readlink())
@@ -47,7 +66,8 @@ def texts(file: Path, folder: Path) -> Iterator[str]:
     if file.suffix in PACKED:
         with zipfile.ZipFile(file) as packed:
             content += b"".join(packed.read(name) for name in packed.namelist())
-    yield content.decode("latin-1").upper()
+    plain = content.decode("latin-1")
+    yield plain if raw else plain.upper()
     yield content.decode("utf-16-le", errors="ignore")
 
 
@@ -90,6 +110,10 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> MarkedRun:
     write_protocol(place / "protocol.toml", data, **one)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        for name in SECRETS:
+            patch.setenv(name, f"{MARK}{name}")
+        patch.setattr("platform.node", lambda: MARK)
+        patch.setattr("socket.gethostname", lambda: MARK)
         words = ("run", "protocol.toml", "--out", "run", "--workers", "1")
         shown = invoke(*words) + invoke(*words)
     return MarkedRun(place, shown)
@@ -162,6 +186,79 @@ def test_errors_show_none_of_it(marked: MarkedRun, tmp_path: Path, monkeypatch):
         made.to_csv(labels, index=False)
         shown = invoke("run", "protocol.toml", *out, *change, fails=True)
         assert MARK not in shown.upper()
+
+
+def secrets(folder: Path) -> list[str]:
+    """Return the files below a folder that hold what looks like a secret, each with its kind."""
+    found = []
+    for file in (one for one in folder.rglob("*") if one.is_file()):
+        whole = "\n".join(texts(file, folder, raw=True))
+        kinds = [kind for kind, pattern in PATTERNS.items() if re.search(pattern, whole)]
+        found += [f"{file.relative_to(folder)}: {kind}" for kind in kinds]
+    return found
+
+
+def places(folder: Path, root: Path) -> set[str]:
+    """Return the names of files below a folder that name a place of this machine below `root`."""
+    files = [one for one in folder.rglob("*") if one.is_file() and not one.is_symlink()]
+    return {
+        one.name for one in files if any(str(root) in text for text in texts(one, folder, raw=True))
+    }
+
+
+def test_runs_and_what_is_made_of_them_hold_no_secret_and_no_place(
+    marked: MarkedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A run's own records name where its films lie; what is given away does not."""
+    monkeypatch.chdir(marked.place)
+    given = tmp_path / "given"
+    given.mkdir()
+    invoke("export", "run", "--out", str(given / "model"))
+    invoke("data", "export", "run", "--out", str(given / "films"))
+    invoke("data", "quality", "run", "--out", str(given / "quality"))
+    invoke("predict", "run", "archive", "--csv", str(given / "table.csv"))
+    shutil.copytree(marked.place / "run" / "report", given / "report")
+    shutil.copytree(marked.place / "run" / "evaluation", given / "evaluation")
+    assert secrets(marked.place / "run") == []
+    assert secrets(given) == []
+    assert places(marked.place / "run", marked.place) <= {*OWN_PLACES}
+    for root in (marked.place, tmp_path, Path.home()):
+        assert places(given, root) == set(), root
+
+
+def test_an_export_holds_no_feature_of_a_film_by_default(
+    marked: MarkedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its arrays are the network's weights; of the films none is a row."""
+    monkeypatch.chdir(marked.place)
+    invoke("export", "run", "--out", str(tmp_path / "model"))
+    names = {file.name for file in (tmp_path / "model").rglob("*") if file.is_file()}
+    assert names == {
+        "model.onnx", "weights.safetensors", "model.json", "MODEL_CARD.md", "receipt.json",
+    }  # fmt: skip
+    trained = marked.place / "run" / "networks" / NETWORKS[1] / "weights.safetensors"
+    given, own = load_file(tmp_path / "model" / "weights.safetensors"), load_file(trained)
+    assert {name: one.shape for name, one in given.items()} == {n: o.shape for n, o in own.items()}
+
+
+def test_a_secret_and_a_place_are_found(tmp_path: Path):
+    samples = {
+        "private key": "-----BEGIN RSA PRIVATE KEY-----",
+        "key of AWS": "AKIA" + "A1" * 8,
+        "token of GitHub": "ghp_" + "a" * 36,
+        "token of Hugging Face": "hf_" + "a" * 34,
+        "token of Slack": "xoxb-" + "1" * 12,
+        "key of Google": "AIza" + "a" * 35,
+        "JSON web token": f"eyJ{'a' * 12}.eyJ{'b' * 12}.{'c' * 12}",
+        "password in a URL": "s3://ada:secret@bucket",
+        "assignment": 'api_key = "0123456789"',
+    }
+    assert samples.keys() == PATTERNS.keys()
+    for kind, text in samples.items():
+        (tmp_path / "one.txt").write_text(f"x {text} y")
+        assert secrets(tmp_path) == [f"one.txt: {kind}"]
+    (tmp_path / "one.txt").write_text(f"made in {tmp_path}/films")
+    assert places(tmp_path, tmp_path) == {"one.txt"}
 
 
 def test_a_leak_is_found(marked: MarkedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -340,9 +340,24 @@ def chosen_labels(source: sections.Source) -> str:
 
 def protocol_text(protocol: Protocol) -> str:
     """Return the complete protocol as TOML, every default written out that TOML can hold."""
-    return _tables(protocol.model_dump(mode="json", exclude_none=True), "").replace(
-        "\x7f", "\\u007f"
-    )
+    return _text(protocol.model_dump(mode="json", exclude_none=True))
+
+
+def _text(choices: dict[str, Any]) -> str:
+    return _tables(choices, "").replace("\x7f", "\\u007f")
+
+
+def shown_text(protocol: Protocol) -> str:
+    """Return `protocol_text` for a page: of an absolute place of this machine its last part alone.
+
+    Pages are given away; folders bear names of people and of hospitals.
+    """
+    choices = protocol.model_dump(mode="json", exclude_none=True)
+    for source in (choices["data"], *choices["data"]["also"], *choices["external"]):
+        for key in PLACES:
+            if isinstance(place := source.get(key), str) and Path(place).is_absolute():
+                source[key] = f".../{Path(place).name}"
+    return _text(choices)
 
 
 class ListedProtocol(NamedTuple):

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from lucency.config.protocol import Protocol, protocol_text
+from lucency.config.protocol import Protocol, shown_text
 from lucency.data.image_measures import MEASURES
 from lucency.evaluation.preparation_grid import LEVEL, OFF, OWN, TIMES, PreparationStudy
 from lucency.report.rendering import COLOURS, INK, MUTED, WIDTH, decimal, styled, svg, write_page
@@ -57,7 +57,7 @@ def write_preparation_page(
         file,
         "preparation.html.jinja",
         protocol=protocol,
-        protocol_text=protocol_text(protocol),
+        protocol_text=shown_text(protocol),
         about=study.about,
         conclusion=study.conclusion,
         issues=issues.to_dict("records"),

@@ -20,7 +20,7 @@ from lucency.audit.agreement import MODERATE, RATINGS, conclude_label_quality
 from lucency.audit.checks.issue import issue_table
 from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.balance.imbalance import Change
-from lucency.config.protocol import Protocol, protocol_text
+from lucency.config.protocol import Protocol, shown_text
 from lucency.core.manifest import PARTS, Manifest, Prepared, listed
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
@@ -152,7 +152,7 @@ def _head(experiment: Experiment) -> Values:
     held_out = prepared.manifest.patient[experiment.apart]
     return {
         "protocol": protocol,
-        "protocol_text": protocol_text(protocol),
+        "protocol_text": shown_text(protocol),
         "leaking": protocol.split.method == "image" or protocol.balance.before_split,
         "films": len(manifest),
         "patients": len(np.unique(manifest.patient)),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lucency.config.protocol import BASE, Protocol, protocol_text
+from lucency.config.protocol import BASE, Protocol, shown_text
 from lucency.evaluation.ablation_effects import FEWEST_SEEDS, RAW
 from lucency.evaluation.evaluate import MACRO, MICRO
 from lucency.evaluation.significance import LEVEL
@@ -58,7 +58,7 @@ def write_ablation_page(
         file,
         "ablation.html.jinja",
         protocol=protocol,
-        protocol_text=protocol_text(protocol),
+        protocol_text=shown_text(protocol),
         data_set=seen,
         issues=issues.to_dict("records"),
         conclusion=conclusion,
@@ -125,7 +125,7 @@ def write_leakage_page(
         file,
         "leakage.html.jinja",
         protocol=protocol,
-        protocol_text=protocol_text(protocol),
+        protocol_text=shown_text(protocol),
         data_set=seen,
         descriptions=descriptions,
         pages=pages,
@@ -174,7 +174,7 @@ def write_sweep_page(
         file,
         "sweep.html.jinja",
         protocol=protocol,
-        protocol_text=protocol_text(protocol),
+        protocol_text=shown_text(protocol),
         data_set=seen,
         trials=shown.to_dict("records"),
         keys=keys,
