@@ -109,7 +109,8 @@ def schemathesis(run: Path, times: int) -> Iterator[Tally]:
             program, "run", f"http://127.0.0.1:{service.port}/openapi.json", "--no-color",
             "--header", f"Authorization: Bearer {service.token}", "--checks", ",".join(CHECKS),
             "--max-examples", str(max(times // 3, 1)), "--seed", "0", "--continue-on-failure",
-            "--generation-database", "none", "--report", "json", "--report-json-path", report, "--request-timeout", f"{PATIENCE:g}",
+            "--generation-database", "none", "--report", "json", "--report-json-path", report,
+            "--request-timeout", f"{PATIENCE:g}",
         ]  # fmt: skip
         done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=scratch)
         answered = LOGGED.findall(service.logged)
