@@ -20,7 +20,8 @@ from lucency.deploy.guard import LONGEST_HEAD, SECURITY_HEADERS, ServiceSettings
 from lucency.deploy.problems import PROBLEM_TYPE, Problem, problem_document, problem_response
 
 KEEP_ALIVE_SECONDS = 15
-ACCEPTED_AT_ONCE = 32  # connections, before one that is dropped for another gives its file back
+ACCEPTED_AT_ONCE = 16  # connections, in a turn of the loop
+TURNS = 4  # from the acceptance of a connection to the first look at what it has sent, or its end
 FRESH_SECONDS = 0.1  # in which the first request of a connection is awaited, whoever comes
 QUEUE = 1024  # connections that the system holds until they are accepted
 FILES = 64  # that the service opens beside connections and decoders
@@ -51,7 +52,7 @@ def room_for_connections(settings: ServiceSettings) -> int:
         import resource
     except ImportError:  # Windows, where sockets are no files
         return settings.connections
-    others = FILES + DECODER_FILES * settings.decoders + 5 * ACCEPTED_AT_ONCE
+    others = FILES + DECODER_FILES * settings.decoders + 2 * TURNS * ACCEPTED_AT_ONCE
     wanted = settings.connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != soft < wanted:
@@ -153,7 +154,7 @@ class LimitedProtocol(H11Protocol):
         if found := idle or [one for one in known if one.stalled]:
             return self._drop_longest(found)
         self.app, self.refused = refuse_connection, True
-        if len(refused := [one for one in known if one.refused]) > ACCEPTED_AT_ONCE:
+        if len(refused := [one for one in known if one.refused]) > TURNS * ACCEPTED_AT_ONCE:
             self._drop_longest(refused)
         return None
 
