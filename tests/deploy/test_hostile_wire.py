@@ -219,6 +219,7 @@ TARGETS = {
         f"method {method}": (get(method=method), 405, "method-not-allowed")
         for method in ("get", "PATCH", "PROPFIND", "LOCK", "PURGE", "M-SEARCH", "A" * 8_000)
     },
+    "POST to the door": (post(target=f"/?token={TOKEN}"), 405, "method-not-allowed"),
     "HEAD": (get(method="HEAD"), 200, ""),
     "HEAD of what is posted": (get(method="HEAD", target=PREDICT), 405, ""),
     "any target": (get(target="*", method="OPTIONS"), 405, "method-not-allowed"),
