@@ -219,6 +219,7 @@ TARGETS = {
         f"method {method}": (get(method=method), 405, "method-not-allowed")
         for method in ("get", "PATCH", "PROPFIND", "LOCK", "PURGE", "M-SEARCH", "A" * 8_000)
     },
+    "POST to the door": (post(target=f"/?token={TOKEN}"), 405, "method-not-allowed"),
     "HEAD": (get(method="HEAD"), 200, ""),
     "HEAD of what is posted": (get(method="HEAD", target=PREDICT), 405, ""),
     "any target": (get(target="*", method="OPTIONS"), 405, "method-not-allowed"),
@@ -556,7 +557,7 @@ def test_a_new_connection_takes_the_place_of_one_at_rest(narrow: Running):
     good = wired(narrow.port, post())
     with held(narrow.port, b"", b"GET", KEPT, b"") as lines:
         assert lines[2].recv(2**16).startswith(b"HTTP/1.1 200")
-        time.sleep(0.1)
+        time.sleep(2 * listening.FRESH_SECONDS)
         assert [ask(narrow.port, good).status for _ in range(3)] == [200] * 3
         assert lines[0].recv(1) == b""  # the first was dropped for them
 
@@ -564,6 +565,8 @@ def test_a_new_connection_takes_the_place_of_one_at_rest(narrow: Running):
 def test_who_is_at_work_keeps_his_connection(narrow: Running):
     with held(narrow.port, *[HALF] * 4) as lines:
         time.sleep(0.2)
+        with held(narrow.port, b"", b"", wired(narrow.port, get())) as more:
+            assert parsed(received(more[2])).code == "busy"
         reply = ask(narrow.port, wired(narrow.port, get()))
         assert (reply.status, reply.code) == (503, "busy")
         assert {key: reply.headers.get(key) for key in SECURITY_HEADERS} == SECURITY_HEADERS

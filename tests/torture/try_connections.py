@@ -1,8 +1,9 @@
 """Connections that want nothing good, thousands at once, against a served model.
 
-A fifth each sends nothing, half a head, half a body, requests whose answers it does not read, or
-ends at once. All are held open. A good film is sent every hundredth connection and must be
-answered, memory and descriptors must return. The second service may open 256 files only.
+A fifth each sends nothing, half a head, half a body with the token, requests whose answers it does
+not read, or ends at once. All are held open. A good film is sent every hundredth connection and
+must be answered, or refused where all connections are at work; memory and descriptors must return.
+The second service may open 300 files only, and may refuse films while connections come.
 """
 
 import socket
@@ -25,7 +26,8 @@ from torture.service_process import (
 )
 from torture.tally import Tally, script, tally
 
-FEW_FILES = 256
+FEW_FILES = 300
+WORKING = "half a body"  # all connections have a request that is let in: one more is refused
 EVERY = 100  # connections between two good requests
 BACK_SECONDS = 60.0  # within which descriptors return
 MORE_BYTES = 48 * MEBIBYTE  # that a service may keep, as allocators do
@@ -39,7 +41,7 @@ def kinds(service: Served) -> dict[str, Callable[[int], bytes]]:
     return {
         "nothing sent": lambda _: b"",
         "half a head": lambda number: b"GET /v1/model HTTP/1.1\r\nX: "[: 3 + number % 20],
-        "half a body": lambda _: half,
+        WORKING: lambda _: half,
         "answers unread": lambda _: unread,
         "closed at once": lambda _: b"GET",
     }
@@ -73,12 +75,16 @@ def good(service: Served, film: bytes) -> str:
     return str(answered(service, request(service, "/v1/predict", body=film)).status)
 
 
-def flood(service: Served, times: int, *, label: str) -> Iterator[Tally]:
-    """Hold `times` connections of each kind open, and count what becomes of all requests."""
+def flood(service: Served, times: int, *, label: str, full: str = "200") -> Iterator[Tally]:
+    """Hold `times` connections of each kind open, and count what becomes of all requests.
+
+    `full` is a further status that a good film may have while connections come.
+    """
     film = film_file()
     assert good(service, film) == "200"
     before, files = resident(service.pid), descriptors(service.pid)
-    during, peak = [], 0
+    during: dict[str, list[str]] = {}
+    peak = 0
     for kind, sent in kinds(service).items():
         with ExitStack() as stack:
             lines = []
@@ -88,12 +94,14 @@ def flood(service: Served, times: int, *, label: str) -> Iterator[Tally]:
                 if kind == "closed at once":
                     line.close()
                 if number % EVERY == 0:
-                    during.append(good(service, film))
+                    during.setdefault(kind, []).append(good(service, film))
                     peak = max(peak, descriptors(service.pid))
-            during.append(good(service, film))
+            during.setdefault(kind, []).append(good(service, film))
             fates = ["closed"] * times if kind == "closed at once" else map(fate, lines)
             yield tally(f"{label}: {kind}", fates, right=lambda _: True)
-    yield tally(f"{label}: a good film meanwhile", during, right=lambda one: one == "200")
+    for kind, statuses in during.items():
+        known = {"200", "503"} if kind == WORKING else {"200", full}
+        yield tally(f"{label}: a good film, {kind}", statuses, right=known.__contains__)
     until = time.monotonic() + BACK_SECONDS
     while descriptors(service.pid) > files + MORE_FILES and time.monotonic() < until:
         time.sleep(0.5)
@@ -118,7 +126,7 @@ def tries(times: int) -> Iterator[Tally]:
         with served_process(place) as service:
             yield from flood(service, each, label="service")
         with served_process(place, files=FEW_FILES) as service:
-            yield from flood(service, each, label=f"{FEW_FILES} files")
+            yield from flood(service, each, label=f"{FEW_FILES} files", full="503")
 
 
 if __name__ == "__main__":

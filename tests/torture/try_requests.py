@@ -1,7 +1,8 @@
 """Requests drawn from the service's description, each answer held against it; the viewer's too.
 
-The service has a run. schemathesis draws as many again by itself; it is installed, beside the
-constraints, into a folder of its own below the user's cache.
+The service has a run. Half of the requests are drawn here for the service, a quarter for the
+viewer; schemathesis draws some thousands by itself. It is installed, beside the constraints, into a
+folder of its own below the user's cache.
 """
 
 import json
@@ -109,7 +110,8 @@ def schemathesis(run: Path, times: int) -> Iterator[Tally]:
             program, "run", f"http://127.0.0.1:{service.port}/openapi.json", "--no-color",
             "--header", f"Authorization: Bearer {service.token}", "--checks", ",".join(CHECKS),
             "--max-examples", str(max(times // 3, 1)), "--seed", "0", "--continue-on-failure",
-            "--generation-database", "none", "--report", "json", "--report-json-path", report, "--request-timeout", f"{PATIENCE:g}",
+            "--generation-database", "none", "--report", "json", "--report-json-path", report,
+            "--request-timeout", f"{PATIENCE:g}",
         ]  # fmt: skip
         done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=scratch)
         answered = LOGGED.findall(service.logged)
@@ -124,13 +126,13 @@ def schemathesis(run: Path, times: int) -> Iterator[Tally]:
 
 
 def tries(times: int) -> Iterator[Tally]:
-    """Yield the tallies of so many requests of each source."""
+    """Yield the tallies of so many requests, half of them drawn for the service."""
     with tempfile.TemporaryDirectory() as scratch:
         run = trained_run(Path(scratch))
         model = lu.load(run)
-        yield from drawn_at_service(model, run, times)
-        yield from drawn_at_viewer(model, run, times)
-        yield from schemathesis(run, times)
+        yield from drawn_at_service(model, run, times // 2)
+        yield from drawn_at_viewer(model, run, times // 4)
+        yield from schemathesis(run, times // 4)
 
 
 if __name__ == "__main__":

@@ -201,7 +201,8 @@ def _check_origin(headers: Headers) -> None:
 def _admitted(scope: Scope, headers: Headers, settings: ServiceSettings) -> Response | None:
     """Return what sets the cookie, None for who has the token; Problem for others, and for size."""
     token, path = settings.token, scope["path"]
-    query = parse_qs(scope["query_string"].decode("latin-1")) if path == "/" else {}
+    entering = path == "/" and scope["method"] != "POST"
+    query = parse_qs(scope["query_string"].decode("latin-1")) if entering else {}
     if token and path not in OPEN_PATHS:
         named = [*query.get("token", ()), *_tokens(headers, settings.cookie)]
         if not named:

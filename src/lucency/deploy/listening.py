@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -19,7 +20,9 @@ from lucency.deploy.guard import LONGEST_HEAD, SECURITY_HEADERS, ServiceSettings
 from lucency.deploy.problems import PROBLEM_TYPE, Problem, problem_document, problem_response
 
 KEEP_ALIVE_SECONDS = 15
-ACCEPTED_AT_ONCE = 32  # connections, before one that is dropped for another gives its file back
+ACCEPTED_AT_ONCE = 16  # connections, in a turn of the loop
+TURNS = 4  # from the acceptance of a connection to the first look at what it has sent, or its end
+FRESH_SECONDS = 0.1  # in which the first request of a connection is awaited, whoever comes
 QUEUE = 1024  # connections that the system holds until they are accepted
 FILES = 64  # that the service opens beside connections and decoders
 DECODER_FILES = 8  # of each decoder, while it is started anew too
@@ -52,7 +55,7 @@ def room_for_connections(settings: ServiceSettings) -> int:
         import resource
     except ImportError:  # Windows, where sockets are no files
         return settings.connections
-    others = FILES + DECODER_FILES * settings.decoders + 4 * ACCEPTED_AT_ONCE
+    others = FILES + DECODER_FILES * settings.decoders + 2 * TURNS * ACCEPTED_AT_ONCE
     wanted = settings.connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != soft < wanted:
@@ -133,6 +136,7 @@ class LimitedProtocol(H11Protocol):
     limits = ServiceSettings()
     most = limits.connections
     rested = 0.0  # when the connection, or its last answer, was complete
+    refused = False
     waiting: asyncio.TimerHandle | None = None
     stalled: asyncio.TimerHandle | None = None
 
@@ -147,12 +151,19 @@ class LimitedProtocol(H11Protocol):
 
     def _make_room(self) -> None:
         """Drop a connection that can be dropped; this one is refused where there is none."""
-        others = [one for one in self.connections if isinstance(one, LimitedProtocol)]
-        others = [one for one in others if one is not self and (one.at_rest or one.stalled)]
-        if not others:
-            self.app = refuse_connection
-            return
-        longest = min(others, key=lambda one: (not one.at_rest, one.rested))
+        known = [one for one in self.connections if isinstance(one, LimitedProtocol)]
+        before = self.loop.time() - FRESH_SECONDS
+        idle = [one for one in known if one.at_rest and one.rested < before and not one.refused]
+        if found := idle or [one for one in known if one.stalled]:
+            return self._drop_longest(found)
+        self.app, self.refused = refuse_connection, True
+        if len(refused := [one for one in known if one.refused]) > TURNS * ACCEPTED_AT_ONCE:
+            self._drop_longest(refused)
+        return None
+
+    def _drop_longest(self, several: Sequence[LimitedProtocol]) -> None:
+        """Drop the connection that has had no request for longest."""
+        longest = min(several, key=lambda one: one.rested)
         self.connections.discard(longest)  # now, for the next connection may come before its end
         longest.transport.abort()
 
