@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from itertools import combinations_with_replacement
 from pathlib import Path
 
-from torture.fault_layer import KINDS, Ended, Fault, begin, end, start_again_with_layer
+from torture.fault_layer import KINDS, UNHINDERED, Ended, Fault, begin, end, start_again_with_layer
 from torture.tally import Tally, script, tally
-from torture.tiny_commands import COMMANDS, UNBROKEN, Bench, called, content, wrong_end
+from torture.tiny_commands import COMMANDS, Bench, called, content, wrong_end
 
 STAGES = ("prepare", "train", "finish")  # of which each does those before it, too
 WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what a file system without locks answers
@@ -26,11 +26,10 @@ def tries(times: int) -> Iterator[Tally]:
     """Yield a tally of each pair of commands, of many predictions, and of each missing lock."""
     with tempfile.TemporaryDirectory(prefix="together-") as folder:
         bench = Bench(Path(folder) / "bench", *COMMANDS)
-        plain = Fault(0)
         for pair in combinations_with_replacement(COMMANDS, 2):
-            found = [together(bench, pair, plain) for _ in range(times)]
+            found = [together(bench, pair, UNHINDERED) for _ in range(times)]
             yield tally(f"{' and '.join(pair)} at once", found, right=RIGHT.__contains__)
-        found = [together(bench, ("predict",) * MANY, plain) for _ in range(times)]
+        found = [together(bench, ("predict",) * MANY, UNHINDERED) for _ in range(times)]
         yield tally(f"{MANY} predictions at once", found, right=RIGHT.__contains__)
         for number in WITHOUT:
             lockless = Fault(KINDS["lock"] | KINDS["link"], 1, number, lasting=True)
@@ -57,7 +56,7 @@ def together(bench: Bench, names: tuple[str, ...], fault: Fault) -> str:
     if wrong := next(filter(None, map(_wrong, ended)), ""):
         return wrong
     for name in dict.fromkeys(names):
-        again = bench.do(name, UNBROKEN)
+        again = bench.do(name, UNHINDERED)
         if again.status:
             return f"not mended by {name}: {again.err[-200:]}"
     if wrong := _other_bytes(bench, latest):
