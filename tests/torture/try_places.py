@@ -22,7 +22,7 @@ DONE, REFUSED, SAME = "done all the same", "one line and status 2", "the same by
 CHAPTER = "a chapter left out by name and status 3"
 RIGHT = (DONE, REFUSED, SAME, CHAPTER)
 YEARS = 365 * 86_400
-SHARES = 8  # of the memory that a command takes beside what it began with; half is one of them
+SHARES = 4  # of the memory that a command takes beside what it began with; half is one of them
 LOCALE = "tr_TR.UTF-8"
 PLACES = {
     "another hash seed": {"PYTHONHASHSEED": "1"},
