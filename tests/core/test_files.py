@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,23 @@ def test_where_folders_cannot_be_flushed_files_are_written_all_the_same(
     else:
         write_whole(tmp_path / "a.txt", "a")
     assert (tmp_path / "a.txt").read_text() == "a"
+
+
+def test_several_may_write_one_file_at_once(tmp_path: Path):
+    """Each waits for the one before: the file is one of theirs, whole, at any time."""
+    contents, file = [bytes([65 + one]) * 40_000 * (1 + one) for one in range(6)], tmp_path / "a"
+    write_whole(file, contents[0])
+
+    def write(content: bytes) -> bool:
+        for _ in range(20):
+            write_whole(file, content)
+            if file.read_bytes() not in contents:
+                return False
+        return True
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        assert all(pool.map(write, contents))
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
 
 
 def test_one_room_writes_files():

@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from lucency.core.files import BusyError
+from lucency.core.files import LOCKLESS, BusyError
 from lucency.core.stage import (
-    LOCKLESS,
     RECEIPT,
     differences,
     fingerprint,

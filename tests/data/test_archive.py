@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,26 @@ def test_a_key_is_whole_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(secrets, "token_bytes", another_first)
     assert make_key(file) == first[0]
     assert [one.name for one in file.parent.iterdir()] == ["key"]
+
+
+def test_a_key_is_flushed_before_and_after_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is lost with a key is all that was prepared with it."""
+    order, flush, link = list[str](), os.fsync, os.link
+
+    def flushed(number: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "key")
+        flush(number)
+
+    def linked(was: str, now: Path) -> None:
+        order.append("name")
+        link(was, now)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "link", linked)
+    make_key(tmp_path / "key")
+    assert order == ["key", "name", "folder"]
 
 
 def test_a_run_refuses_another_key_and_an_absent_one(root: Path, tmp_path: Path):

@@ -38,6 +38,9 @@ class Fault(NamedTuple):
     lasting: bool = False
 
 
+UNHINDERED = Fault(0)
+
+
 class Ended(NamedTuple):
     """How a child ended: exit status, or less than 0 the signal; what it wrote; what failed.
 
@@ -149,7 +152,7 @@ def in_child(act: Callable[[], int], *, place: Path, notes: Path, fault: Fault) 
 def killed_after(seconds: float, act: Callable[[], int], *, place: Path, notes: Path) -> Ended:
     """Do `act` in a forked child, which is killed with all its processes after `seconds`."""
     began = time.monotonic()
-    process = begin(act, place=place, notes=notes, fault=Fault(0))
+    process = begin(act, place=place, notes=notes, fault=UNHINDERED)
     time.sleep(max(0.0, seconds - (time.monotonic() - began)))
     try:
         os.killpg(process, signal.SIGKILL)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer.main
 
-from torture.fault_layer import Ended, Fault, in_child, warm
+from torture.fault_layer import UNHINDERED, Ended, Fault, in_child, warm
 from torture.range_server import download_from, start_server
 
 PROTOCOL = """
@@ -42,7 +42,6 @@ TIMES = re.compile(rb"^(\d+,.*),[\d.]+,[\d.]+$", re.MULTILINE)  # the ends of hi
 UNFINISHED = re.compile(
     r"\.new$|\.partial(/|$)|\.lock$|\.[0-9a-f]{32}$|\.part(\.etag)?$|shards/\d+\.json$"
 )
-UNBROKEN = Fault(0)
 INCOMPLETE = 3  # exit status of a report that lacks a chapter
 
 Content = dict[str, bytes]
@@ -97,7 +96,7 @@ class Bench:
         shutil.rmtree(self.place)
         shutil.copytree(self._starts / name, self.place)
 
-    def do(self, name: str, fault: Fault = UNBROKEN) -> Ended:
+    def do(self, name: str, fault: Fault = UNHINDERED) -> Ended:
         """Do a command in a child, in the folder as it is."""
         return in_child(called(name), place=self.place, notes=self.notes, fault=fault)
 

@@ -28,12 +28,12 @@ def tries(times: int) -> Iterator[Tally]:
         bench = Bench(Path(folder) / "bench", *COMMANDS)
         for name in COMMANDS:
             for kind, bit in KINDS.items():
-                if found := _outcomes(bench, name, bit, times):
+                if found := outcomes(bench, name, bit, times):
                     yield tally(f"{name}: {kind} fails", found, right=RIGHT.__contains__)
         bench.close()
 
 
-def _outcomes(bench: Bench, name: str, bit: int, times: int) -> list[str]:
+def outcomes(bench: Bench, name: str, bit: int, times: int) -> list[str]:
     """Return what comes of each call that fails, with one error after the other."""
     bench.reset(name)
     calls = len(bench.do(name, Fault(bit)).calls)

@@ -12,9 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from torture.fault_layer import ALL, KILL, Ended, Fault, killed_after, start_again_with_layer
+from torture.fault_layer import (
+    ALL,
+    KILL,
+    UNHINDERED,
+    Ended,
+    Fault,
+    killed_after,
+    start_again_with_layer,
+)
 from torture.tally import Tally, script, tally
-from torture.tiny_commands import COMMANDS, UNBROKEN, Bench, called
+from torture.tiny_commands import COMMANDS, Bench, called
 
 SHARES = {"draw": 50, "prepare": 250, "train": 200, "finish": 22}  # of 600; of the others REST
 REST = 13
@@ -29,18 +37,18 @@ def tries(times: int) -> Iterator[Tally]:
         bench = Bench(Path(folder) / "bench", *COMMANDS)
         for name in COMMANDS:
             wanted = max(1, SHARES.get(name, REST) * times // WHOLE)
-            found = _at_moments(bench, name, wanted)
+            found = at_moments(bench, name, wanted)
             yield tally(f"{name}: killed at a random moment", found, right=RIGHT.__eq__)
-            found = _at_calls(bench, name, max(1, wanted // 2))
+            found = at_calls(bench, name, max(1, wanted // 2))
             yield tally(f"{name}: killed before a call of a file", found, right=RIGHT.__eq__)
         bench.close()
 
 
-def _at_moments(bench: Bench, name: str, wanted: int) -> list[str]:
+def at_moments(bench: Bench, name: str, wanted: int) -> list[str]:
     """Kill a command so many times; calls that were faster than the kill do not count."""
     moments, found = np.random.default_rng([*name.encode()]), list[str]()
     bench.reset(name)
-    seconds = bench.do(name, UNBROKEN).seconds
+    seconds = bench.do(name, UNHINDERED).seconds
     while len(found) < wanted:
         bench.reset(name)
         after = moments.uniform(0, LATER * seconds)
@@ -50,7 +58,7 @@ def _at_moments(bench: Bench, name: str, wanted: int) -> list[str]:
     return found
 
 
-def _at_calls(bench: Bench, name: str, wanted: int) -> list[str]:
+def at_calls(bench: Bench, name: str, wanted: int) -> list[str]:
     """Kill a command before so many of its calls, evenly spread from the first to the last."""
     bench.reset(name)
     calls = len(bench.do(name, Fault(ALL)).calls)

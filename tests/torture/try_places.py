@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture.fault_layer import ALL, LAYER, Fault, in_child, start_again_with_layer
+from torture.fault_layer import ALL, LAYER, UNHINDERED, Fault, in_child, start_again_with_layer
 from torture.tally import Tally, script, tally
 from torture.tiny_commands import COMMANDS, INCOMPLETE, RUN, Bench, called, content, wrong_end
 
@@ -22,7 +22,7 @@ DONE, REFUSED, SAME = "done all the same", "one line and status 2", "the same by
 CHAPTER = "a chapter left out by name and status 3"
 RIGHT = (DONE, REFUSED, SAME, CHAPTER)
 YEARS = 365 * 86_400
-SHARES = 8  # of the memory that a command takes beside what it began with; half is one of them
+SHARES = 4  # of the memory that a command takes beside what it began with; half is one of them
 LOCALE = "tr_TR.UTF-8"
 PLACES = {
     "another hash seed": {"PYTHONHASHSEED": "1"},
@@ -49,7 +49,7 @@ def tries(times: int) -> Iterator[Tally]:
             found = _in_place(bench, {**oddities, "LOCPATH": str(locales)})
             yield tally(f"a whole run: {place}", [found], right=RIGHT.__contains__)
         for name in COMMANDS:
-            found = list(_with_less_memory(bench, name, times))
+            found = list(with_less_memory(bench, name, times))
             yield tally(f"{name}: too little memory", found, right=RIGHT.__contains__)
         bench.close()
 
@@ -89,9 +89,11 @@ def _same(file: str, now: dict[str, bytes], whole: dict[str, bytes]) -> bool:
     return now.get(file) == whole.get(file)
 
 
-def _with_less_memory(bench: Bench, name: str, times: int) -> Iterator[str]:
+def with_less_memory(bench: Bench, name: str, times: int) -> Iterator[str]:
     bench.reset(name)
-    sizes = in_child(_measured(called(name)), place=bench.place, notes=bench.notes, fault=Fault(0))
+    sizes = in_child(
+        _measured(called(name)), place=bench.place, notes=bench.notes, fault=UNHINDERED
+    )
     first, most = (int(line) for line in sizes.out.splitlines()[-2:])
     for share in range(min(times, SHARES)):
         bench.reset(name)

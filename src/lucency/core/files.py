@@ -21,6 +21,7 @@ import pandas as pd
 from jaxtyping import Shaped
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -49,18 +50,48 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
             return
         place = file.resolve()
         beside = place.with_name(place.name + ".new")
-        with ExitStack() as undo:
+        with _opened_alone(beside) as stream, ExitStack() as undo:
             undo.callback(beside.unlink, missing_ok=True)
-            with beside.open("wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            if os.name != "posix":
+                stream.close()  # or it could not be renamed
             beside.replace(place)
             undo.pop_all()
         flush_folder(place.parent)
     except OSError as error:
         refuse_full_disk(error, file, needed=needed)
         raise named_error(error, file) from error
+
+
+@contextmanager
+def _opened_alone(file: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing, empty; wait while another process writes it, where locks are."""
+    if os.name != "posix":
+        with file.open("wb") as stream:
+            yield stream
+        return
+    import fcntl
+
+    while True:
+        with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in LOCKLESS:
+                    raise
+            if _is_at(file, stream):  # and not the one before, which has its name by now
+                stream.truncate()
+                yield stream
+                return
+
+
+def _is_at(file: Path, stream: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def write_part(file: Path, content: bytes) -> None:

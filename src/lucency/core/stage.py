@@ -7,7 +7,6 @@ continue. Under a launcher of several processes only rank 0 writes, the others w
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
@@ -15,12 +14,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lucency.core.files import (
+    LOCKLESS,
     BusyError,
     flush_folder,
     flush_tree,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, object]
 RECEIPT, NOTE = "receipt.json", "inputs.json"
-LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 LOCK = ".lock"  # the end of a lock file's name; it lies beside the folder that is being written
 SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
 
@@ -115,41 +114,53 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     from filelock import Timeout
 
     file = folder.with_name(folder.name + LOCK)
+    with ExitStack() as held:
+        try:
+            held.enter_context(held_lock(file, wait=wait))
+        except Timeout:
+            raise BusyError(f"{folder} is being written by another process: wait for it") from None
+        held.callback(_remove_lock, file)
+        yield
+
+
+def _remove_lock(file: Path) -> None:
+    with suppress(PermissionError):  # Windows, which removes the file on release
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_lock(file: Path, *, wait: float) -> Iterator[None]:
+    """Hold the lock of a file; its Timeout goes through after `wait` seconds, below 0 never.
+
+    Where the file system has no locks, the existence of a second file is one; of a process that
+    died on this machine it is overcome. Other errors of the system name the file.
+    """
+    from filelock import Timeout
+
     try:
-        lock = held_lock(file, wait=wait)
+        lock = _acquired(file, wait=wait)
     except Timeout:
-        raise BusyError(f"{folder} is being written by another process: wait for it") from None
+        raise
+    except OSError as error:
+        raise named_error(error, file) from error
     try:
         yield
     finally:
-        with suppress(PermissionError):  # Windows, which removes the file on release
-            file.unlink(missing_ok=True)
         try:
             lock.release()
         except OSError as error:
             raise named_error(error, file) from error
 
 
-def held_lock(file: Path, *, wait: float) -> BaseFileLock:
-    """Return the lock of a file, held; its Timeout goes through after `wait` seconds.
+def _acquired(file: Path, *, wait: float) -> BaseFileLock:
+    from filelock import FileLock, SoftFileLock
 
-    Where the file system has no locks, the existence of a second file is one; of a process that
-    died on this machine it is overcome. Other errors of the system name the file.
-    """
-    from filelock import FileLock, SoftFileLock, Timeout
-
-    lock = FileLock(file, fallback_to_soft=False)
     try:
-        try:
-            return lock.acquire(timeout=wait).lock
-        except OSError as error:
-            if error.errno not in LOCKLESS:
-                raise
-            return SoftFileLock(file.with_name(f"held-{file.name}")).acquire(timeout=wait).lock
-    except Timeout:
-        raise
+        return FileLock(file, fallback_to_soft=False).acquire(timeout=wait).lock
     except OSError as error:
-        raise named_error(error, file) from error
+        if error.errno not in LOCKLESS:
+            raise
+    return SoftFileLock(file.with_name(f"held-{file.name}")).acquire(timeout=wait).lock
 
 
 def is_complete(out: Path, *, inputs: Inputs) -> bool:

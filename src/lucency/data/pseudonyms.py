@@ -15,6 +15,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lucency.core.files import flush_folder
+
 BYTES, MODE = 32, 0o600
 DIGITS = 16  # hexadecimal, of a pseudonym
 NEW_KEY = "a run of these films began with that key: bring it back, or choose another --out"
@@ -76,7 +78,10 @@ def _write_key(file: Path) -> None:
     try:
         with os.fdopen(place, "wb") as stream:
             stream.write(secrets.token_bytes(BYTES))
+            stream.flush()
+            os.fsync(stream.fileno())
         os.link(beside, file)
+        flush_folder(file.parent)  # a lost key costs all that was made with it
     finally:
         Path(beside).unlink()
 

@@ -19,7 +19,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from lucency.config.sections import AND, FROZEN, TEXTURE
@@ -37,7 +36,7 @@ from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
 from lucency.core.saved_files import naming_damage, read_json
-from lucency.core.stage import LOCK, RECEIPT, fingerprint, fingerprint_file
+from lucency.core.stage import LOCK, RECEIPT, fingerprint, fingerprint_file, held_lock
 from lucency.core.tables import film_tail, fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
 from lucency.ensemble.retrieval import NOBODY
@@ -479,7 +478,7 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenN
     opened = _usable(file, origin)
     if opened is None:
         try:
-            with EXPORTING, FileLock(file.with_name(file.name + LOCK)):
+            with EXPORTING, held_lock(file.with_name(file.name + LOCK), wait=-1.0):
                 opened = _usable(file, origin) or _exported(folder, weights, file, origin=origin)
         except (ValueError, OSError) as error:
             say(f"{folder.name} runs on torch: {error}")
