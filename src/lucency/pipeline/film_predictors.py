@@ -23,6 +23,7 @@ from filelock import FileLock
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from lucency.config.sections import AND, FROZEN, TEXTURE
+from lucency.core.files import write_whole
 from lucency.core.manifest import (
     Manifest,
     Preparation,
@@ -66,6 +67,7 @@ ENGINES = ("onnx", "torch")
 Pixels = UInt8[np.ndarray, "n h w"]
 SNAPSHOT = " snapshot "  # between a network's name and the number of its snapshot
 WEIGHTS, ONNX = "weights.safetensors", "classifier.onnx"
+SUM = ".onnx.sum"  # the end of a file with the fingerprint of an ONNX file beside it
 ORIGIN, EXPORTER = "origin", 1  # in an ONNX file's metadata; raised where files change
 EXPORTING = Lock()  # torch exports one network at once
 NVIDIA = Path("/dev/nvidiactl")  # there where the driver of a GPU is
@@ -510,7 +512,10 @@ def _usable(file: Path, origin: str) -> OnnxNetwork | None:
     """Return an opened ONNX file; None where it is not there, damaged, or of another origin."""
     if not file.is_file():
         return None
+    known = file.with_suffix(SUM)
     try:
+        if known.is_file() and known.read_text(encoding="utf-8") != fingerprint_file(file):
+            return None
         opened = open_onnx(file)
     except ValueError:  # it is made anew
         return None
@@ -540,6 +545,7 @@ def _exported(folder: Path, weights: str, file: Path, *, origin: str) -> OnnxNet
     if found := too_far(apart, findings=classifier.findings):
         file.unlink()
         raise ValueError(f"in its ONNX file {found}")
+    write_whole(file.with_suffix(SUM), fingerprint_file(file))
     return opened
 
 
