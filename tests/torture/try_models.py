@@ -9,6 +9,7 @@ import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain, cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -80,18 +81,12 @@ def tried_damage(
     whole, known, found = (model / name).read_bytes(), arrays(model), Counter[str]()
     ways = [list(cut(whole))]
     ways += [list(way(whole, times=times, seed=5)) for way in (flipped, zeroed, replaced)]
-    for content in [one for several in zip(*map(_endless, ways), strict=False) for one in several][
-        :times
-    ]:
+    turns = chain.from_iterable(zip(*map(cycle, ways), strict=True))
+    for content in islice(turns, times):
         (model / name).write_bytes(content)
         found[_compared(model, arrays, known)] += 1
     (model / name).write_bytes(whole)
     return _counted(f"damaged {name}", found, held=found[REFUSED] + found[EQUAL])
-
-
-def _endless(several: list[bytes]) -> Iterator[bytes]:
-    while True:
-        yield from several
 
 
 def _compared(
@@ -143,9 +138,7 @@ def _decisions_of(model: Path) -> dict[str, np.ndarray]:
 
 
 def _outputs_of(model: Path) -> dict[str, np.ndarray]:
-    """Return what `lucency predict` would: the file is made anew where it is damaged."""
-    network = open_predictor(model)
-    del network
+    """Return what the file gives for films; `lucency predict` makes a refused one anew."""
     logit, feature = run(open_onnx(model / "classifier.onnx"), FILMS)
     return {"logit": logit, "feature": feature}
 

@@ -56,7 +56,7 @@ from lucency.models.metadata import (
     read_metadata,
     read_model,
 )
-from lucency.models.onnx_runtime import OnnxNetwork, open_onnx, run
+from lucency.models.onnx_runtime import SUM, OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
 from lucency.pipeline.run import open_run_folder, validation_auc
 
@@ -67,7 +67,6 @@ ENGINES = ("onnx", "torch")
 Pixels = UInt8[np.ndarray, "n h w"]
 SNAPSHOT = " snapshot "  # between a network's name and the number of its snapshot
 WEIGHTS, ONNX = "weights.safetensors", "classifier.onnx"
-SUM = ".onnx.sum"  # the end of a file with the fingerprint of an ONNX file beside it
 ORIGIN, EXPORTER = "origin", 1  # in an ONNX file's metadata; raised where files change
 EXPORTING = Lock()  # torch exports one network at once
 NVIDIA = Path("/dev/nvidiactl")  # there where the driver of a GPU is
@@ -512,10 +511,7 @@ def _usable(file: Path, origin: str) -> OnnxNetwork | None:
     """Return an opened ONNX file; None where it is not there, damaged, or of another origin."""
     if not file.is_file():
         return None
-    known = file.with_suffix(SUM)
     try:
-        if known.is_file() and known.read_text(encoding="utf-8") != fingerprint_file(file):
-            return None
         opened = open_onnx(file)
     except ValueError:  # it is made anew
         return None
