@@ -19,7 +19,8 @@ import torch
 from lucency.config.sections import Network
 from lucency.core.film_shards import open_shards
 from lucency.core.plan import load_plan
-from lucency.core.predictions import load_predictions, load_repeats
+from lucency.core.predictions import load_predictions
+from lucency.core.saved_files import read_array
 from lucency.ensemble.fitted import load_predictor
 from lucency.evaluation.unfamiliarity import FILE as DISTANCE
 from lucency.evaluation.unfamiliarity import load_unfamiliarity
@@ -52,7 +53,7 @@ def payloads(mark: Path) -> dict[str, Any]:
         "subprocess": _Call(subprocess.call, ["touch", text]),
         "exec": _Call(exec, source),
         "eval": _Call(eval, f"__import__('os').system('touch {text}')"),
-        "open": _Call(open, text, "w"),
+        "mknod": _Call(os.mknod, text),
         "mkdir": _Call(os.mkdir, text),
         "copy": _Call(shutil.copyfile, __file__, text),
         "path": _Call(pathlib.Path.touch, mark),
@@ -137,9 +138,7 @@ DOORS: dict[str, tuple[str, Callable[[bytes], bytes], Callable[[Path], Any]]] = 
         "m.npz", lambda one: npz_of(one, *MAPPED), lambda f: load_heatmaps(f / "m.npz")
     ),
     "heat maps": ("m.npz", _as_it_is, lambda f: load_heatmaps(f / "m.npz")),
-    "repeats.npy": (
-        "repeats.npy", object_array, lambda f: load_repeats(f / "p.npz", None)  # type: ignore[arg-type]
-    ),
+    "repeats.npy": ("repeats.npy", object_array, lambda f: read_array(f / "repeats.npy")),
     "a plan's label.npy": ("label.npy", object_array, lambda f: load_plan(f, IMAGES)),
     "index of shards": (
         "index.npy", object_array, lambda f: open_shards(f, image=IMAGES, side=1)

@@ -19,10 +19,10 @@ import onnx
 
 from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.onnx_runtime import open_onnx, run
-from lucency.pipeline.film_predictors import open_predictor
 from torture.damage import cut, flipped, replaced, zeroed
-from torture.film_tries import SIDE, small_model
+from torture.film_tries import GOOD, SIDE, ran, small_model
 from torture.hostile_models import DOORS, payloads, pickles
+from torture.hostile_pictures import whole
 from torture.parser_tries import REFUSED, WRONG, outcome
 from torture.tally import Tally, script
 
@@ -38,10 +38,16 @@ def tries(times: int) -> Iterator[Tally]:
         for door in DOORS:
             yield tried_pickles(door, place, every=max(1, TIMES // times))
         model = small_model(place / "model")
-        open_predictor(model)  # writes classifier.onnx
+        write_onnx_of(model)
         for name, arrays in ARRAYS.items():
             yield tried_damage(name, model, arrays, times=times)
         yield external_data(model, place)
+
+
+def write_onnx_of(model: Path) -> None:
+    """Let a network predict a film, by which its ONNX file is written."""
+    (model / GOOD).write_bytes(whole()["PNG"])
+    assert ran("predict", model, model / GOOD).status == 0
 
 
 def control(mark: Path) -> Tally:
@@ -78,14 +84,14 @@ def tried_pickles(door: str, place: Path, *, every: int = 1) -> Tally:
 def tried_damage(
     name: str, model: Path, arrays: Callable[[Path], dict[str, np.ndarray]], *, times: int
 ) -> Tally:
-    whole, known, found = (model / name).read_bytes(), arrays(model), Counter[str]()
-    ways = [list(cut(whole))]
-    ways += [list(way(whole, times=times, seed=5)) for way in (flipped, zeroed, replaced)]
+    content, known, found = (model / name).read_bytes(), arrays(model), Counter[str]()
+    ways = [list(cut(content))]
+    ways += [list(way(content, times=times, seed=5)) for way in (flipped, zeroed, replaced)]
     turns = chain.from_iterable(zip(*map(cycle, ways), strict=True))
-    for content in islice(turns, times):
-        (model / name).write_bytes(content)
+    for damaged in islice(turns, times):
+        (model / name).write_bytes(damaged)
         found[_compared(model, arrays, known)] += 1
-    (model / name).write_bytes(whole)
+    (model / name).write_bytes(content)
     return _counted(f"damaged {name}", found, held=found[REFUSED] + found[EQUAL])
 
 
