@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 LONGEST = 200  # signs of what a library says
-DAMAGE = (  # what readers of JSON, arrays, tensors and archives raise for files that are not as written
+DAMAGE = (  # what readers of JSON, arrays and archives raise for files that are not as written
     ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError,
     RuntimeError, SyntaxError, TypeError, UnpicklingError, ValueError, struct.error,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error,

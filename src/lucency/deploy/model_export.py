@@ -248,6 +248,7 @@ def _write_network(run: Run, home: Home, name: str, folder: Path, *, int8: bool)
     if int8:
         about["int8"] = _quantise(run, name, folder)
     shutil.copyfile(place / weights, folder / WEIGHTS)
+    about["fingerprints"][WEIGHTS] = fingerprint_file(folder / WEIGHTS)
     if (place / FOLDER / FILE).is_file() and name in home.networks:
         (folder / FOLDER).mkdir(exist_ok=True)
         shutil.copyfile(place / FOLDER / FILE, folder / FOLDER / FILE)

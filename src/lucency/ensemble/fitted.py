@@ -143,7 +143,8 @@ def load_predictor(folder: Path) -> FittedPredictor:
     except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
         raise ValueError(
             f"{folder}: {DATA} and {ARRAYS} cannot be read ({why_damaged(error)}): expected "
-            "what a run or an export wrote; delete the folder, and go on with lucency run or export anew"
+            "what a run or an export wrote; delete the folder, and go on with lucency run or "
+            "export anew"
         ) from error
     raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")
 

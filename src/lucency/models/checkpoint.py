@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,7 +131,9 @@ def load_checkpoint(
     if not file.exists():
         return TrainingState(), {}
     with naming_damage(file, remedy="delete it, and the training begins anew"):
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how a file was pickled that is refused
+            content = torch.load(file, map_location="cpu", weights_only=True)
         network.load_state_dict(content["network"])
         optimizer.load_state_dict(content["optimizer"])
         if average is not None:

@@ -11,10 +11,18 @@ from torch import nn
 
 from lucency.core.files import write_whole
 from lucency.core.manifest import counted
-from lucency.models.metadata import Metadata, TrainedNetwork, read_metadata, write_metadata
+from lucency.core.saved_files import why_damaged
+from lucency.core.stage import fingerprint_file
+from lucency.models.metadata import (
+    WEIGHTS,
+    Metadata,
+    TrainedNetwork,
+    read_metadata,
+    write_metadata,
+)
 from lucency.models.networks import FilmNetwork, build
 
-WEIGHTS = "weights.safetensors"
+AS_TRAINED = "expected the file that training wrote; train anew"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +46,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
         colour=network.colour,
         head=network.head,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
+        weights=fingerprint_file(folder / WEIGHTS),
     )
     write_metadata(metadata, folder)
 
@@ -49,7 +58,10 @@ def save_weights(body: nn.Module, file: Path) -> None:
 
 
 def load_classifier(folder: str | Path) -> Classifier:
-    """Read what `save_classifier` wrote, strictly, ready to predict."""
+    """Read what `save_classifier` wrote, strictly, ready to predict.
+
+    Raises ValueError for weights that are damaged, of another network, or no numbers, by name.
+    """
     folder = Path(folder)
     metadata = read_metadata(folder)
     network = build(
@@ -60,12 +72,21 @@ def load_classifier(folder: str | Path) -> Classifier:
         colour=metadata.colour,
         head=metadata.head,
     )
-    try:
-        network.body.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(
-            f"{folder / WEIGHTS} does not hold the weights of {metadata.architecture} "
-            f"({str(error).splitlines()[0]}): expected the file that training wrote; train anew"
-        ) from error
+    _load_weights(network.body, folder / WEIGHTS, metadata)
     known = {field.name: getattr(metadata, field.name) for field in fields(TrainedNetwork)}
     return Classifier(network=network.eval(), **known)
+
+
+def _load_weights(body: nn.Module, file: Path, metadata: Metadata) -> None:
+    try:
+        state = load_file(file)
+        body.load_state_dict(state, strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{file} does not hold the weights of {metadata.architecture} "
+            f"({why_damaged(error)}): {AS_TRAINED}"
+        ) from error
+    if unfit := [name for name, one in state.items() if not one.isfinite().all()]:
+        raise ValueError(f"{file}: {unfit[0]} holds NaN or infinity: {AS_TRAINED}")
+    if metadata.weights not in ("", fingerprint_file(file)):
+        raise ValueError(f"{file} is damaged, or of another network: {AS_TRAINED}")

@@ -22,7 +22,7 @@ from lucency.core.predictions import Recalibration, no_knots
 from lucency.core.saved_files import naming_damage, read_json
 from lucency.evaluation.conformal import ConformalSets, sets_as_plain, sets_of
 
-METADATA = "classifier.json"
+METADATA, WEIGHTS = "classifier.json", "weights.safetensors"
 FEATURES_ONLY = "features only"  # in place of findings, of a network whose logits mean nothing
 FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features
 MODEL, FORMAT, VERSION = "model.json", "lucency model", 1  # of an exported folder
@@ -63,13 +63,15 @@ class TrainedNetwork:
 class Metadata(TrainedNetwork):
     """What classifier.json holds: all but the weights; `parameters` is their number.
 
-    `size`, `colour` and `head` are those of `lucency.models.networks.FilmNetwork`.
+    `weights` is the fingerprint of their file, "" of before it was kept. `size`, `colour` and
+    `head` are those of `lucency.models.networks.FilmNetwork`.
     """
 
     size: int
     colour: str
     head: Head
     parameters: int
+    weights: str = ""
 
 
 def write_metadata(metadata: Metadata, folder: Path) -> None:
@@ -130,6 +132,7 @@ def _parse(plain: dict[str, Any]) -> Metadata:
         "recalibration": recalibration_of(plain["recalibration"]),
         "threshold": np.array(plain["threshold"], dtype=np.float64),
         "sets": sets_of(plain.get("sets")),
+        "weights": plain.get("fingerprints", {}).get(WEIGHTS, plain.get("weights", "")),
     }
     known = {field.name: plain.get(field.name) for field in fields(Metadata)}
     return Metadata(**{**known, **sequences, **parsed})

@@ -19,11 +19,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lucency.core.parallel import keep_freed_memory, usable_cores
+from lucency.core.stage import fingerprint_file
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 FILMS, LOGIT, FEATURE, MAP = "films", "logit", "feature", "map"
+SUM = ".onnx.sum"  # the end of a file with the fingerprint of an ONNX file, where there is one
 TOLERANCE = 1e-4  # of logits, between torch and ONNX
 BATCH = 8  # films at once
 CHUNK = 4  # films that one core takes at once: docs/performance.md
@@ -61,6 +63,9 @@ def open_onnx(file: Path, *, threads: int = 0) -> OnnxNetwork:
         content = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror}): {EXPECTED}") from error
+    known = file.with_suffix(SUM)
+    if known.is_file() and known.read_bytes() != fingerprint_file(file).encode():
+        raise ValueError(f"{file} is damaged, by its fingerprint in {known.name}: {EXPECTED}")
     session, metadata, shape = _session(content, file=file, options=_options())
     match (shape.get(FILMS), shape.get(LOGIT), shape.get(FEATURE), shape.get(MAP, (0, 0, 0))):
         case (

@@ -6,6 +6,7 @@ LAYOUTS names how the tensors of a file belong to a network's.
 from __future__ import annotations
 
 import math
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from importlib import resources
@@ -132,7 +133,8 @@ def _read(file: Path) -> State:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        with safe_globals(PLAIN):
+        with safe_globals(PLAIN), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how a file was pickled that is refused
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from lucency.config.sections import AND, FROZEN, TEXTURE
+from lucency.core.files import write_whole
 from lucency.core.manifest import (
     Manifest,
     Preparation,
@@ -54,7 +55,7 @@ from lucency.models.metadata import (
     read_metadata,
     read_model,
 )
-from lucency.models.onnx_runtime import OnnxNetwork, open_onnx, run
+from lucency.models.onnx_runtime import SUM, OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
 from lucency.pipeline.run import command_of, open_run_folder, validation_auc
 
@@ -541,6 +542,7 @@ def _exported(folder: Path, weights: str, file: Path, *, origin: str) -> OnnxNet
     if found := too_far(apart, findings=classifier.findings):
         file.unlink()
         raise ValueError(f"in its ONNX file {found}")
+    write_whole(file.with_suffix(SUM), fingerprint_file(file))
     return opened
 
 
