@@ -304,7 +304,9 @@ def test_a_finished_training_is_found_and_another_one_refused(tmp_path: Path) ->
     def fail(done: int, total: int, note: str = "") -> None:
         raise AssertionError("trained again")
 
+    (tmp_path / "net" / CHECKPOINT).touch()  # as a kill at the very end leaves it
     learn(tmp_path / "net", toy_protocol(epochs=1), fail)
+    assert not (tmp_path / "net" / CHECKPOINT).exists()
     with pytest.raises(ValueError, match=r"training\.epochs: was 1, now 2"):
         learn(tmp_path / "net", toy_protocol(epochs=2))
 

@@ -147,10 +147,10 @@ def train(  # noqa: PLR0913 - what a training is made from, and two who watch it
                 _learn(job, folder, progress, watch=(track, after_epoch))
             if rank() == 0:
                 _save(job, folder, split=upstream["split"])
-        if rank() == 0:
-            # Not before: a kill would lose it all.
-            (out / checkpoint.CHECKPOINT).unlink(missing_ok=True)
         job.accelerator.wait_for_everyone()
+    if rank() == 0:
+        # Not before: a kill would lose it all. A kill just before has left it.
+        (out / checkpoint.CHECKPOINT).unlink(missing_ok=True)
     return out
 
 
