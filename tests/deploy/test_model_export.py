@@ -455,7 +455,7 @@ def test_a_damaged_file_is_refused(exported: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"model\.onnx .*export"):
         lu.load(place).predict(film)
     (place / "model.json").write_text("{")
-    with pytest.raises(ValueError, match=r"model\.json is damaged .*export the model anew"):
+    with pytest.raises(ValueError, match=r"model\.json cannot be read .*export the model anew"):
         lu.load(place)
     (place / "model.json").unlink()
     with pytest.raises(ValueError, match=r"holds no model\.json, which lucency export wrote"):

@@ -49,11 +49,11 @@ def why_damaged(error: BaseException) -> str:
     """
     if isinstance(error, KeyError):
         return f"{error} is absent"
-    message = str(error)
+    text = str(error)
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    line = " ".join(message.split()) or type(error).__name__
+        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    line = " ".join(text.split()) or type(error).__name__
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
 
 
