@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.core import files
 from lucency.core.files import (
     BusyError,
     no_leftovers,
@@ -223,3 +225,37 @@ def test_what_another_process_writes_stays(tmp_path: Path):
         (out / "protocol.toml").write_text("another's")
         raise BusyError("another process writes here")
     assert (out / "protocol.toml").is_file()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="syncfs is a call of Linux")
+def test_many_files_are_flushed_by_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    flushed = list[Path]()
+    monkeypatch.setattr(files, "_flush", lambda place, flags: flushed.append(place))
+    monkeypatch.setattr(files, "MANY", 2)
+    os.mkfifo(tmp_path / "pipe")  # which would wait for a writer
+    for number in range(2):
+        (tmp_path / str(number)).write_bytes(b"")
+    files.flush_tree(tmp_path)
+    assert sorted(flushed) == [tmp_path, tmp_path / "0", tmp_path / "1"]
+    flushed.clear()
+    (tmp_path / "2").write_bytes(b"")
+    files.flush_tree(tmp_path)
+    assert not flushed
+    with pytest.raises(FileNotFoundError):
+        files._flush_disk(tmp_path / "absent")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files are locked where the system has flock")
+def test_a_file_that_another_writes_is_waited_for_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(files, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(files, "WAIT_SECONDS", 0.2)
+    file = tmp_path / "one"
+    with whole_file(file) as stream:
+        stream.write(b"first")
+        with pytest.raises(BusyError, match=r"one.new is being written by another process"):
+            write_whole(file, b"second")
+    assert capsys.readouterr().err.count("another process writes it; waiting") == 1
+    assert file.read_bytes() == b"first"
+    assert [one.name for one in tmp_path.iterdir()] == ["one"]

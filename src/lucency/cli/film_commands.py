@@ -61,7 +61,7 @@ def predict(  # noqa: PLR0913 - the options of one command
     if csv:
         write_table(table, csv, float_format="%.6f")
     text = in_json(films_for_programs(shown, table)) if json else f"{csv}\n" if csv else None
-    answers.write_out(text or table.to_csv(index=False, float_format="%.4f"))
+    answers.write_out(text or table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
 
 
 def explain(

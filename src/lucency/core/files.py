@@ -5,10 +5,13 @@ Every command's files go through here. On a full disk the error names the file a
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gzip
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -20,9 +23,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
+from lucency.core.progress import say
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+LINUX = sys.platform.startswith("linux")
+MANY = 64  # files, from which on one flush of the disk is cheaper
+POLL_SECONDS, SILENT_SECONDS, WAIT_SECONDS = 0.05, 5.0, 600.0  # while another writes a file
 
 
 def write_whole(file: Path, content: str | bytes | memoryview) -> None:
@@ -51,12 +59,11 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
         place = file.resolve()
         beside = place.with_name(place.name + ".new")
         with _opened_alone(beside) as stream, ExitStack() as undo:
-            undo.callback(beside.unlink, missing_ok=True)
+            undo.callback(_discard, beside, stream)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-            if os.name != "posix":
-                stream.close()  # or it could not be renamed
+            _close_for_others(stream)
             beside.replace(place)
             undo.pop_all()
         flush_folder(place.parent)
@@ -65,26 +72,57 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
         raise named_error(error, file) from error
 
 
+def _discard(file: Path, stream: BinaryIO) -> None:
+    _close_for_others(stream)
+    file.unlink(missing_ok=True)
+
+
+def _close_for_others(stream: BinaryIO) -> None:
+    """Close a file where the system renames and removes none that is open."""
+    if os.name != "posix":
+        stream.close()
+
+
 @contextmanager
 def _opened_alone(file: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing, empty; wait while another process writes it, where locks are."""
+    """Open a file for writing, empty; wait while another process writes it, where locks are.
+
+    Raises BusyError where it is not free after WAIT_SECONDS.
+    """
     if os.name != "posix":
         with file.open("wb") as stream:
             yield stream
         return
-    import fcntl
-
+    started = time.monotonic()
     while True:
         with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in LOCKLESS:
-                    raise
+            _lock(stream, file, started=started)
             if _is_at(file, stream):  # and not the one before, which has its name by now
                 stream.truncate()
                 yield stream
                 return
+
+
+def _lock(stream: BinaryIO, file: Path, *, started: float) -> None:
+    """Lock an open file, where the file system can; say so while another process has it."""
+    import fcntl
+
+    silent = True
+    while True:
+        try:
+            return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = time.monotonic() - started
+        except OSError as error:
+            if error.errno in LOCKLESS:
+                return None
+            raise
+        if waited > WAIT_SECONDS:
+            raise BusyError(f"{file} is being written by another process: wait for it") from None
+        if silent and waited > SILENT_SECONDS:
+            say(f"{file}: another process writes it; waiting")
+            silent = False
+        time.sleep(POLL_SECONDS)
 
 
 def _is_at(file: Path, stream: BinaryIO) -> bool:
@@ -128,17 +166,39 @@ def make_folders(folder: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Let everything in a folder reach the disk; what has, costs no more than its opening."""
-    for name, _, files in os.walk(folder):
-        place = Path(name)
-        for file in files:
-            if not (place / file).is_symlink():
-                flush_file(place / file)
+    """Let everything in a folder reach the disk: file by file, or by one call where they are many.
+
+    That call, Linux's syncfs, waits for other programs' files of the disk too. Raises OSError with
+    the name of the file, or of the folder.
+    """
+    places = [Path(name) for name, _, _ in os.walk(folder)]
+    files = {place: [file for file in place.iterdir() if file.is_file()] for place in places}
+    if sum(map(len, files.values())) > MANY and _flush_disk(folder):
+        return
+    for place, several in files.items():
+        for file in several:
+            if not file.is_symlink():
+                flush_file(file)
         flush_folder(place)
 
 
+def _flush_disk(folder: Path) -> bool:
+    """Let all files of a folder's disk reach it; return whether the system has such a call."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if LINUX else None
+    if call is None:
+        return False
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        if call(opened):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(opened)
+    return True
+
+
 def flush_file(file: Path) -> None:
-    """Let the content of a file reach the disk."""
+    """Let the content of a file reach the disk; raises OSError with its name."""
     _flush(file, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -94,7 +95,8 @@ def _lend(
     try:
         yield folder
     except OSError as error:
-        refuse_full_disk(error, Path(error.filename) if error.filename else folder)
+        named = isinstance(error.filename, str | bytes)
+        refuse_full_disk(error, Path(os.fsdecode(error.filename)) if named else folder)
         raise
     flush_tree(folder)  # before the receipt, which says that all is there
     write_whole(folder / RECEIPT, _text(inputs))
@@ -118,9 +120,20 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
         try:
             held.enter_context(held_lock(file, wait=wait))
         except Timeout:
-            raise BusyError(f"{folder} is being written by another process: wait for it") from None
+            raise BusyError(_busy(folder, _beside(file))) from None
         held.callback(_remove_lock, file)
         yield
+
+
+def _busy(folder: Path, soft: Path) -> str:
+    """Return that a folder is being written, and what may be left of a machine that died."""
+    line = f"{folder} is being written by another process: wait for it"
+    return f"{line}, or remove {soft} if there is none on any machine" if soft.exists() else line
+
+
+def _beside(file: Path) -> Path:
+    """Return the file whose existence is the lock where the file system has no locks."""
+    return file.with_name(f"held-{file.name}")
 
 
 def _remove_lock(file: Path) -> None:
@@ -160,7 +173,7 @@ def _acquired(file: Path, *, wait: float) -> BaseFileLock:
     except OSError as error:
         if error.errno not in LOCKLESS:
             raise
-    return SoftFileLock(file.with_name(f"held-{file.name}")).acquire(timeout=wait).lock
+    return SoftFileLock(_beside(file)).acquire(timeout=wait).lock
 
 
 def is_complete(out: Path, *, inputs: Inputs) -> bool:

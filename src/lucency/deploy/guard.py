@@ -160,7 +160,8 @@ def _check_framing(scope: Scope, headers: Headers) -> None:
 
     RFC 9112, section 6.1: the latter smuggles a second request past the proxy.
     """
-    pieces = [scope["raw_path"], scope["query_string"], *(b for pair in headers.raw for b in pair)]
+    path = scope.get("raw_path") or scope["path"].encode()  # servers may leave the former out
+    pieces = [path, scope["query_string"], *(b for pair in headers.raw for b in pair)]
     if sum(map(len, pieces)) > LONGEST_HEAD:
         raise Problem("malformed-request", f"expected headers of {LONGEST_HEAD:,} bytes at most")
     if "transfer-encoding" not in headers:

@@ -59,8 +59,10 @@ def room_for_connections(settings: ServiceSettings) -> int:
     wanted = settings.connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):  # systems have limits of their own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+            soft = more
     room = settings.connections if soft == resource.RLIM_INFINITY else soft - others
     if room < 1:
         raise ValueError(
