@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KEY := $(shell cat constraints.txt pyproject.toml | $(PYTHON) -c "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])")
+KEY := $(shell cat constraints.txt requirements.lock pyproject.toml | $(PYTHON) -c "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])")
 READY := $(VENV)/.ready-$(KEY)
+PIP := $(BIN)/python -m pip install --quiet --no-compile
 # Compared with in tests; without what it depends on, which is a second OpenCV.
 ORACLES := charset-normalizer cleanlab grad-cam libauc requests termcolor torchxrayvision ttach urllib3
 # Tests run beside each other, one thread of torch each; a module's share is stolen from its end.
@@ -18,12 +19,17 @@ help:  ## List what can be made
 
 env: $(READY)  ## Set up .venv
 
-$(READY): constraints.txt pyproject.toml
+$(READY): constraints.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-deps $(ORACLES)
+ifeq ($(shell uname -sm),Linux x86_64)
+	$(PIP) --no-deps --require-hashes --requirement requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+else
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --constraint constraints.txt --no-deps $(ORACLES)
+endif
 	@$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib src >/dev/null 2>&1 || true  # some are not for this Python
 	@rm -f $(VENV)/.ready-*
 	@touch $@

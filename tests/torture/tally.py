@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from lucency.core.progress import printable
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -30,7 +32,7 @@ def tally(what: str, outcomes: Iterable[str], *, right: Callable[[str], bool]) -
     """Count the outcomes of tries at one door; `right` says of each kind whether it may be."""
     counted = pd.Series(list(outcomes), dtype=str).value_counts().sort_index()
     held = sum(int(count) for kind, count in counted.items() if right(str(kind)))
-    text = ", ".join(f"{kind} {count}" for kind, count in counted.items())
+    text = ", ".join(f"{printable(str(kind))} {count}" for kind, count in counted.items())
     return Tally(what, int(counted.sum()), held, text)
 
 

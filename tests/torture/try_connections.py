@@ -59,6 +59,9 @@ def opened(service: Served, sent: bytes) -> socket.socket:
     return line
 
 
+FATES = {"open", "dropped", "closed", "answered 200", "answered 503"}
+
+
 def fate(line: socket.socket) -> str:
     """Return what has become of a connection, without waiting."""
     try:
@@ -98,7 +101,7 @@ def flood(service: Served, times: int, *, label: str, full: str = "200") -> Iter
                     peak = max(peak, descriptors(service.pid))
             during.setdefault(kind, []).append(good(service, film))
             fates = ["closed"] * times if kind == "closed at once" else map(fate, lines)
-            yield tally(f"{label}: {kind}", fates, right=lambda _: True)
+            yield tally(f"{label}: {kind}", fates, right=FATES.__contains__)
     for kind, statuses in during.items():
         known = {"200", "503"} if kind == WORKING else {"200", full}
         yield tally(f"{label}: a good film, {kind}", statuses, right=known.__contains__)
