@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -39,6 +40,15 @@ def test_a_protocol_is_found_by_name_or_path(tmp_path: Path, monkeypatch: pytest
     assert find_protocol("mine.toml") == Path("mine.toml")
     with pytest.raises(ValueError, match="nearest is 'demo'"):
         read_protocol("demmo")
+
+
+def test_the_lock_has_hashes_of_every_fixed_version_and_no_other():
+    fixed = (ROOT / "constraints.txt").read_text().split()
+    lock = (ROOT / "requirements.lock").read_text()
+    entry = re.compile(r"^(\S+==\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE)
+    assert [one for one, _ in entry.findall(lock)] == fixed
+    rest = entry.sub("", lock).split("\n")
+    assert [line for line in rest if line and not line.startswith("#")] == []
 
 
 @pytest.fixture(scope="module")
