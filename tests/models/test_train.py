@@ -1,5 +1,7 @@
 """Training: it learns, and resumes at the exact step. Of two processes: test_processes.py."""
 
+import errno
+import io
 import itertools
 import json
 import os
@@ -8,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +111,29 @@ def test_killed_after_the_last_checkpoint_no_epoch_is_missing(
     learn(tmp_path / "broken", VARIED)
     assert_same_weights(whole, tmp_path / "broken")
     assert len(pd.read_csv(tmp_path / "broken" / "history.csv")) == epochs
+
+
+class FullDisk(io.BytesIO):
+    """A file whose disk is full from its second write on."""
+
+    def write(self, content: Any) -> int:
+        if self.tell():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content)
+
+
+def test_a_full_disk_is_named_though_torch_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def full(file: Path) -> Iterator[FullDisk]:
+        yield FullDisk()
+
+    monkeypatch.setattr(checkpoint, "whole_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save_checkpoint(
+            checkpoint.TrainingState(), {"network": {"one": torch.ones(9)}}, folder=tmp_path
+        )
 
 
 def test_a_short_training_writes_no_checkpoint_and_resumes_from_its_start(

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,19 @@ def save_checkpoint(
     Tensors, as `tensors_of` gives them, are written as a CPU's, so that every device can read them.
     """
     content = {"state": json.dumps(asdict(state)), **send_to_device(tensors, "cpu")}
-    with whole_file(folder / CHECKPOINT) as stream:
+    with whole_file(folder / CHECKPOINT) as stream, _errors_of_the_system():
         torch.save(content, stream)
+
+
+@contextmanager
+def _errors_of_the_system() -> Iterator[None]:
+    """Let an error of a file through that torch, at the end of its archive, covers with its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_checkpoint(
