@@ -76,7 +76,7 @@ def test_what_is_saved_is_read(name: str, tmp_path: Path):
         less = {part: {k: v for k, v in held.items() if k != key}
                 for part, held in (("about", about), ("arrays", arrays))}  # fmt: skip
         save_predictor(predictor(Rule(name=name, **less)), tmp_path)
-        with pytest.raises(ValueError, match=rf"'{key}' is absent\): expected what a run"):
+        with pytest.raises(ValueError, match=rf"'{key}' is absent\); expected what a run"):
             load_predictor(tmp_path)
 
 
@@ -84,7 +84,7 @@ def test_what_is_saved_is_read(name: str, tmp_path: Path):
     ("spoil", "message"),
     [
         (lambda plain: {"version": 1}, "'recalibration' is absent"),
-        (lambda plain: [], "found a list, expected a dict"),
+        (lambda plain: [], "found a list, expected an object"),
         (lambda plain: {}, "is of another version: expected version 1"),
         (lambda plain: {**plain, "version": 2}, "is of another version"),
         (lambda plain: {**plain, "rule": {**plain["rule"], "name": "vote"}}, "rule 'vote', exp"),
