@@ -120,7 +120,10 @@ def replace_file(beside: Path, file: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder, and those above it, in a way that a loss of power keeps."""
+    """Make a folder, and those above it, in a way that a loss of power keeps.
+
+    Raises OSError, with the name of the folder, where the system does not.
+    """
     made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for place in made:
@@ -128,7 +131,10 @@ def make_folders(folder: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Let everything in a folder reach the disk; what has, costs no more than its opening."""
+    """Let everything in a folder reach the disk; what has, costs no more than its opening.
+
+    Raises OSError, with the name of the file, where the system does not.
+    """
     for name, _, files in os.walk(folder):
         place = Path(name)
         for file in files:
@@ -138,14 +144,15 @@ def flush_tree(folder: Path) -> None:
 
 
 def flush_file(file: Path) -> None:
-    """Let the content of a file reach the disk."""
+    """Let the content of a file reach the disk; OSError, which names it, where that fails."""
     _flush(file, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
 
 
 def flush_folder(folder: Path) -> None:
     """Let the names in a folder reach the disk, where the system can: Windows does so by itself.
 
-    A folder that may be written to but not read stays as it is.
+    A folder that may be written to but not read stays as it is. Raises OSError, which names it,
+    where the system fails otherwise.
     """
     if os.name == "posix":
         with suppress(PermissionError):

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 
 from lucency.core.files import write_table, write_whole
 from lucency.core.film_shards import SHARDS, FilmShards, open_shards
+from lucency.core.memory import says_out_of_memory
 from lucency.core.saved_files import ANEW, SavedFields, naming_damage, read_fields, read_json
 
 FINDINGS = (
@@ -402,6 +403,8 @@ def read_table(file: Path, *, text: tuple[str, ...], columns: tuple[str, ...] = 
             na_values={name: [""] for name in found if name not in text},
         )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        if says_out_of_memory(error):
+            raise
         why = " ".join(str(error).split())
         raise ValueError(f"{file}: found no table ({why}); {ANEW}") from error
     if not content.endswith(b"\n"):

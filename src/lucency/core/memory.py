@@ -12,9 +12,9 @@ KINDS = (  # errors of libraries that are neither MemoryError nor RuntimeError
     (ONNX_RUNTIME, "Fail"),
     (ONNX_RUNTIME, "RuntimeException"),
 )
-SIGNS = re.compile(
+SIGNS = re.compile(  # threads cannot start where there is no memory for their stack
     r"bad[ _]alloc|(can.?t|cannot|could not|unable to|failed to) allocate|"
-    r"(out of|insufficient) memory|can't start new thread|could not create a (primitive|memory)",  # threads: of their stack
+    r"(out of|insufficient) memory|can't start new thread|could not create a (primitive|memory)",
     re.IGNORECASE,
 )
 REMEDY = (
