@@ -1,4 +1,4 @@
-"""Files that are read again: damage is named; what passes, and what is a mistake of ours, is not."""
+"""Files that are read again: damage is named; what passes, and a mistake of ours, are not that."""
 
 import errno
 from pathlib import Path
