@@ -83,7 +83,7 @@ def test_a_checkpoint_that_is_cut_or_of_another_network_is_damaged(checkpoint: P
     with pytest.raises(ValueError, match=r"checkpoint\.pt cannot be read \(network: found other"):
         load_checkpoint(**parts(width=3), folder=folder)
     content = torch.load(checkpoint, weights_only=True)
-    for key, value in {"state": "[]", "optimizer": {}, "best": {"x": torch.zeros(1)}}.items():
+    for key, value in {"state": "[]", "optimizer": {}, "best": {"x": 1}}.items():
         torch.save({**content, key: value}, checkpoint)
         with pytest.raises(ValueError, match="delete it, and the training begins anew"):
             load_checkpoint(**parts(), folder=folder)

@@ -146,15 +146,16 @@ def load_checkpoint(
     with naming_damage(file, remedy=ANEW):
         for name, module in modules.items():
             _require_shapes(name, content.get(name), module.state_dict())
-        if best := content.get("best"):
-            _require_shapes("best", best, network.state_dict())
+        best = content.get("best")
+        if not (isinstance(best, dict) and all(isinstance(one, Tensor) for one in best.values())):
+            raise ValueError("no best weights")
         state = TypeAdapter(TrainingState).validate_python(_plain(content.get("state")))
         if not {"state", "param_groups"} <= {*(content.get("optimizer") or ())}:
             raise ValueError("no state of an optimizer")
         optimizer.load_state_dict(content["optimizer"])
     for name, module in modules.items():
         module.load_state_dict(content[name])
-    return state, best or {}
+    return state, best
 
 
 def _read(file: Path) -> dict[str, Any]:
