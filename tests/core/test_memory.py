@@ -4,8 +4,11 @@ import sys
 
 import cv2
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
+from pandas.errors import ParserError
 
 from lucency.cli import app as cli
+from lucency.core.files import BusyError
 from lucency.core.memory import errors_of_memory, says_out_of_memory
 
 ERRORS = (
@@ -17,7 +20,17 @@ ERRORS = (
     RuntimeError("could not create a primitive"),
     RuntimeError("can't start new thread"),
     OSError(12, "Cannot allocate memory"),
-    ValueError("Error tokenizing data. C error: out of memory"),
+    ParserError("Error tokenizing data. C error: out of memory"),
+    Fail("Failed to allocate memory for requested buffer of size 1"),
+    RuntimeException("std::bad_alloc"),
+)
+OTHERS = (
+    ValueError("a worker process died (out of memory? a script?)"),
+    ValueError("out of memory.csv: found no table"),
+    BusyError("out of memory is being written by another process"),
+    OSError(2, "No such file or directory", "out of memory.png"),
+    cv2.error("an assertion failed"),
+    Fail("no such operator"),
 )
 
 
@@ -44,5 +57,17 @@ def test_other_errors_of_those_kinds_are_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cli, "app", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         cli.call()
-    assert cv2.error in errors_of_memory()
-    assert not says_out_of_memory(cv2.error("an assertion failed"))
+    assert {cv2.error, Fail, RuntimeException} < {*errors_of_memory()}
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=str)
+def test_words_about_memory_and_names_of_files_are_no_lack_of_it(error: Exception):
+    assert not says_out_of_memory(error)
+
+
+def test_of_the_program_s_own_errors_that_counts_which_they_were_raised_from():
+    error = ValueError("the films could not be read")
+    error.__cause__ = MemoryError()
+    assert says_out_of_memory(error)
+    error.__cause__ = OSError(5, "Input/output error")
+    assert not says_out_of_memory(error)

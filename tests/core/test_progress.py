@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lucency.core import progress as module
-from lucency.core.progress import progress, say
+from lucency.core.progress import progress, say, shortened
 
 
 class Clock:
@@ -103,3 +103,14 @@ def test_no_name_of_a_file_commands_the_terminal(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == (
         "Left out is \\x1b[2J\\x9b31m\\u202egnp.1\\r\\n\\x07caf\\udce9.png: 胸部　é\n"
     )
+
+
+def test_what_is_long_keeps_its_beginning_and_what_is_expected():
+    choices = ", ".join(f"finding {number}" for number in range(40))
+    message = f"labels: found {'x' * 5_000}; expected one of {choices}; nearest is 'finding 3'"
+    kept = shortened(message, most=300)
+    assert kept.startswith("labels: found xxx")
+    assert kept.endswith(f" … expected one of {choices}; nearest is 'finding 3'")
+    assert shortened(message[:300], most=300) == message[:300]
+    assert len(shortened("expected " + "x" * 5_000, most=300)) <= 303
+    assert len(shortened("x" * 5_000, most=300)) <= 303

@@ -1,5 +1,6 @@
 """Recalibration and thresholds belong to the classifier: kept on disk, and applied film by film."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,13 @@ from lucency.evaluation.calibration import (
     no_recalibration,
     recalibrate,
 )
-from lucency.models.classifier import Classifier, load_classifier, save_classifier
+from lucency.models import classifier as classifier_module
+from lucency.models.classifier import (
+    Classifier,
+    DivergedError,
+    load_classifier,
+    save_classifier,
+)
 from lucency.models.inference import predict
 from lucency.models.networks import build
 from lucency.models.training import UNIT, fit_decisions
@@ -120,6 +127,24 @@ def test_decisions_that_do_not_fit_each_other_are_refused(plain: Classifier, tmp
     about["recalibration"] |= {"slope": [1.0, 1.0], "knot": [[0, 2, 1], [0, 1, 2]]}
     (tmp_path / "classifier.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="curves must rise from knot to knot"):
+        load_classifier(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_not_saved_and_their_training_diverged(
+    plain: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    network = copy.deepcopy(plain.network)
+    next(network.parameters()).data.fill_(np.nan)
+    diverged = replace(plain, network=network)
+    with pytest.raises(
+        DivergedError, match=r"holds NaN or infinity: lower training\.learning_rate"
+    ):
+        save_classifier(diverged, tmp_path)
+    assert [*tmp_path.iterdir()] == []
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(classifier_module, "_no_numbers", lambda _: "")
+        save_classifier(diverged, tmp_path)
+    with pytest.raises(ValueError, match="NaN or infinity: its training diverged: lower training"):
         load_classifier(tmp_path)
 
 

@@ -82,6 +82,19 @@ def test_a_damaged_file_and_one_of_other_weights_are_made_anew(folder: Path, exp
     np.testing.assert_array_equal(found, predicted(folder, engine="torch"))
 
 
+def test_a_fingerprint_of_the_file_before_is_replaced(
+    folder: Path, exports: list[Path], capsys: pytest.CaptureFixture[str]
+):
+    known = (folder / WRITTEN).with_suffix(film_predictors.SUM)
+    right = known.read_text()
+    known.write_text("0123456789abcdef")
+    for _ in range(2):
+        predicted(folder)
+        assert exports == [folder / WRITTEN]
+        assert known.read_text() == right
+    assert "runs on torch" not in capsys.readouterr().err
+
+
 def test_a_file_that_differs_from_torch_is_not_used(
     folder: Path, exports: list[Path], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -100,10 +113,10 @@ def test_a_folder_that_cannot_be_written_to_predicts_on_torch(
 ):  # fmt: skip
     (folder / WRITTEN).unlink()
 
-    def refused(file: Path) -> None:
+    def refused(file: Path, *, wait: float) -> None:
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(film_predictors, "FileLock", refused)
+    monkeypatch.setattr(film_predictors, "held_lock", refused)
     np.testing.assert_array_equal(predicted(folder), predicted(folder, engine="torch"))
     assert "runs on torch" in capsys.readouterr().err
     assert exports == []

@@ -35,7 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import OLDEST, SOURCE, read_table
 from lucency.core.predictions import Predictions
-from lucency.core.saved_files import naming_damage, read_json
+from lucency.core.saved_files import SavedFields, read_fields
 from lucency.data.film_names import folder_of
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
 from lucency.evaluation.intervals import auc_interval, bootstrap_interval
@@ -103,13 +103,24 @@ def save_audit_results(results: AuditResults, folder: Path) -> None:
     write_whole(folder / "audit.json", json.dumps({"network": results.network}))
 
 
+class AuditFields(SavedFields):
+    """What audit.json holds."""
+
+    network: str
+
+
 def load_audit_results(folder: Path) -> AuditResults:
-    """Read what `save_audit_results` wrote."""
-    with naming_damage(folder / "audit.json"):
-        network = str(read_json(folder / "audit.json")["network"])
-    tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
-    with naming_damage(folder / "shortcuts.csv"):
-        tables["shortcuts"] = tables["shortcuts"].astype({"shortcut": bool})
+    """Read what `save_audit_results` wrote.
+
+    Raises ValueError for a damaged file, and OSError for one that the system does not read.
+    """
+    network = read_fields(folder / "audit.json", AuditFields).network
+    needed = {"shortcuts": ("shortcut",)}
+    tables = {
+        name: read_table(folder / f"{name}.csv", text=TEXT, columns=needed.get(name, ()))
+        for name in TABLES
+    }
+    tables["shortcuts"] = tables["shortcuts"].astype({"shortcut": bool})
     tables["strata"] = tables["strata"].reindex(columns=list(STRATA))  # older files have no p
     return AuditResults(network=network, **tables)
 

@@ -21,7 +21,7 @@ from lucency.cli.run_commands import StageName, protocols, report, run, train
 from lucency.cli.study_commands import study_group
 from lucency.core.memory import errors_of_memory, out_of_memory, says_out_of_memory
 from lucency.core.parallel import rank, share_cores, world_size
-from lucency.core.progress import printable
+from lucency.core.progress import printable, shortened
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 ELSEWHERE = {  # what other programs call a command of ours
@@ -132,14 +132,9 @@ def _failed(line: str) -> int:
     if line:
         from lucency.core.stores import without_credentials
 
-        shown = shortened(printable(without_credentials(" ".join(line.split()))))
-        typer.echo(f"lucency: {who}{shown}", err=True)
+        shown = printable(without_credentials(" ".join(line.split())))
+        typer.echo(f"lucency: {who}{shortened(shown, most=LONGEST)}", err=True)
     return 2
-
-
-def shortened(line: str) -> str:
-    """Return a line as it is, or without its middle where that makes it longer than LONGEST."""
-    return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
 
 
 def _message(error: BaseException) -> str:

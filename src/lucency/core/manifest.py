@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 
 from lucency.core.files import write_table, write_whole
 from lucency.core.film_shards import SHARDS, FilmShards, open_shards
-from lucency.core.saved_files import ANEW, naming_damage, read_json
+from lucency.core.memory import says_out_of_memory
+from lucency.core.saved_files import ANEW, SavedFields, naming_damage, read_fields, read_json
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -322,16 +323,21 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     write_whole(folder / "manifest.json", json.dumps(about, indent=1))
 
 
+class ManifestFields(SavedFields):
+    """What manifest.json holds; `text` are the columns of text, absent of before there were any."""
+
+    findings: list[str]
+    origin: str
+    text: list[str] = Field(default_factory=list)
+
+
 def load_manifest(folder: Path) -> Manifest:
     """Read what `save_manifest` wrote; ValueError, which names the file, for damage."""
-    file = folder / "manifest.json"
-    with naming_damage(file):
-        about = read_json(file)
-        findings, origin = tuple(map(str, about["findings"])), str(about["origin"])
-        more = tuple(map(str, about.get("text", ())))
+    about = read_fields(folder / "manifest.json", ManifestFields)
+    findings = tuple(about.findings)
     table = read_table(
         folder / "manifest.csv",
-        text=("image", *TEXT_FACTS, *more),
+        text=("image", *TEXT_FACTS, *about.text),
         columns=("image", "patient", *findings),
     )
     return Manifest(
@@ -341,7 +347,7 @@ def load_manifest(folder: Path) -> Manifest:
         label=table[list(findings)].to_numpy(dtype=np.float32),
         facts=table.drop(columns=["image", "patient", *findings]),
         boxes=read_table(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS),
-        origin=origin,
+        origin=about.origin,
         **{
             name: read_table(folder / f"{name}.csv", text=TEXT_OF_CELLS, columns=columns)
             for name, columns in CELLS.items()
@@ -397,6 +403,8 @@ def read_table(file: Path, *, text: tuple[str, ...], columns: tuple[str, ...] = 
             na_values={name: [""] for name in found if name not in text},
         )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        if says_out_of_memory(error):
+            raise
         why = " ".join(str(error).split())
         raise ValueError(f"{file}: found no table ({why}); {ANEW}") from error
     if not content.endswith(b"\n"):

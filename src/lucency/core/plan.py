@@ -166,7 +166,10 @@ def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None
 
 
 def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
-    """Read a plan and join it by name to the films `image`."""
+    """Read a plan and join it by name to the films `image`.
+
+    Raises ValueError where a file is damaged, or a film of the plan is not among `image`.
+    """
     text, label = ("image", "transform", "part", "mate"), read_array(folder / "label.npy")
     table = read_table(folder / "plan.csv", text=text, columns=(*text, "copy", "mix"))
     require_rows(folder / "plan.csv", len(table), expected=len(label))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
-from zipfile import is_zipfile
 
 import numpy as np
 import pandas as pd
@@ -18,13 +17,25 @@ from scipy.special import expit
 
 from lucency.core.files import write_arrays
 from lucency.core.manifest import PARTS, counted, require
-from lucency.core.saved_files import naming_damage, read_array
+from lucency.core.saved_files import NUMBER, TEXT, WHOLE, naming_damage, read_array, read_arrays
 
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
 _FEATURES_BY_FILM = ("image", "patient", "part", "label", "feature")
 Line = Float64[np.ndarray, "..."]  # slope or offset: one a finding, or a single number for all
 Knots = Float64[np.ndarray, "m 3"]
+FORMS = {  # of the saved arrays: their kinds, and their most dimensions
+    **dict.fromkeys(("network", "split"), (TEXT, 0)),
+    **dict.fromkeys(("findings", "image", "part"), (TEXT, 1)),
+    "patient": (WHOLE, 1),
+    **dict.fromkeys(("label", "logit", "feature", "knot"), (NUMBER, 2)),
+    **dict.fromkeys(("slope", "offset"), (NUMBER, 1)),
+}
+AS_SAVED = (
+    "expected predictions as a run saves them, or a table; a run makes its own anew when their "
+    "folder is deleted"
+)
+ARCHIVE = b"PK\3\4"  # how a .npz file begins
 _OF_ALL_FILMS = ("network", "source", "split", "findings")
 Films = TypeVar("Films", "Predictions", "Features")
 
@@ -261,7 +272,7 @@ def check_knots(knot: Knots, *, findings: int) -> None:
 
 def save_predictions(predictions: Predictions, file: Path) -> None:
     """Write one compressed .npz that holds no Python objects."""
-    arrays = {name: np.asarray(getattr(predictions, name)) for name in _PREDICTED}
+    arrays = {name: np.asarray(getattr(predictions, name)) for name in FORMS}
     write_arrays(arrays, file)
 
 
@@ -270,31 +281,24 @@ def load_predictions(file: str | Path) -> Predictions:
 
     Files of before recalibration had curves hold no knots: theirs are lines.
     """
-    if not Path(file).exists():
+    file = Path(file)
+    if not file.exists():
         raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
-    if not is_zipfile(file):
+    with file.open("rb") as stream, naming_damage(file):
+        begins = stream.read(len(ARCHIVE))
+    if begins != ARCHIVE:
         raise ValueError(
             f"{file}: found no .npz archive, expected predictions as a run saves them; a run makes "
             "them anew when their folder is deleted"
         )
-    with naming_damage(Path(file)), np.load(file, allow_pickle=False) as arrays:
-        if lacking := sorted({*_PREDICTED} - {*arrays.files, "knot"}):
-            raise ValueError(
-                f"{file}: no array {lacking[0]!r}; expected predictions as a run saves them, or a "
-                "table"
-            )
-        held = {"knot": no_knots(), **arrays}
-    with naming_damage(Path(file)):
-        fields = {name: held[name] for name in _PREDICTED}
-        names = tuple(str(name) for name in fields.pop("findings"))
-        network, split = str(fields.pop("network")), str(fields.pop("split"))
-        return Predictions(network=network, split=split, findings=names, **fields)
+    held = read_arrays(file, FORMS, otherwise={"knot": no_knots()}, remedy=AS_SAVED)
+    names = tuple(str(name) for name in held.pop("findings"))
+    network, split = str(held.pop("network")), str(held.pop("split"))
+    with naming_damage(file, remedy=AS_SAVED):
+        return Predictions(network=network, split=split, findings=names, **held)
 
 
 def load_repeats(file: Path, predictions: Predictions) -> Float64[np.ndarray, "f n k"]:
     """Return the probabilities by repeat that lie beside predictions, or none."""
     beside = file.parent / REPEATS_FILE
     return read_array(beside) if beside.is_file() else np.empty((0, *predictions.label.shape))
-
-
-_PREDICTED = tuple(name for name in Predictions.__dataclass_fields__ if name != "unfamiliarity")

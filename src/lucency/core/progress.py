@@ -42,6 +42,24 @@ def printable(text: str) -> str:
     )  # fmt: skip
 
 
+def shortened(text: str, *, most: int) -> str:
+    """Return text as it is, or without its middle where that makes it longer than `most` signs.
+
+    What is expected stays, since names are what may be of any length: from the last "expected" on
+    nothing is left out, unless that alone is longer than four times `most`.
+
+    >>> shortened("found " + "x" * 99 + ": expected Mass or Edema", most=30)
+    'found xxxxxxxxxxxxxx … expected Mass or Edema'
+    """
+    if len(text) <= most:
+        return text
+    place = text.rfind("expected")
+    last = len(text) - place if place >= 0 else 0
+    last = last if most // 3 <= last <= 4 * most else most // 3
+    first = most * 2 // 3
+    return text if first + last >= len(text) else f"{text[:first]} … {text[-last:]}"
+
+
 @contextmanager
 def progress(title: str, *, unit: str) -> Iterator[Advance]:
     """Lend a function `advance(done, total, note="")` that shows how far `title` is.

@@ -1,48 +1,82 @@
-"""What the program has written and reads again: damage is one ValueError, which names the file."""
+"""What the program has written and reads again: damage is one ValueError, which names the file.
+
+Only damage is: an error of the system, and memory that runs out, go through as they are, since they
+pass and what is written is whole.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import lzma
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Shaped
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lucency.core.files import named_error
+from lucency.core.memory import says_out_of_memory
+from lucency.core.progress import shortened
 
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 LONGEST = 200  # signs of what a library says
-DAMAGE = (  # what readers of JSON, arrays and archives raise for files that are not as written
-    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError,
-    RuntimeError, SyntaxError, TypeError, UnpicklingError, ValueError, struct.error,
-    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+JSON_DAMAGE = (ValueError, TypeError, RecursionError)
+ARRAY_DAMAGE = (  # what NumPy and zipfile raise for files that are not as written
+    EOFError, LookupError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
+    lzma.LZMAError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+SEEKING = (None, errno.EINVAL)  # OSError of a damaged archive: of no system, or of a place below 0
+TEXT, WHOLE, NUMBER = "U", "iu", "fiub"  # kinds of arrays
+Arrays = dict[str, Shaped[np.ndarray, "..."]]
+
+
+class SavedFields(BaseModel):
+    """The fields of a JSON file that are read, by their types; others are left out."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+Fields = TypeVar("Fields", bound=SavedFields)
 
 
 @contextmanager
-def naming_damage(file: Path, *, remedy: str = ANEW) -> Iterator[None]:
-    """Raise ValueError, in one line with the file and the remedy, where reading it fails.
+def naming_damage(
+    file: Path, *, kinds: tuple[type[Exception], ...] = (ValueError,), remedy: str = ANEW
+) -> Iterator[None]:
+    """Raise ValueError, in one line with the file and the remedy, where errors of `kinds` come.
 
-    Errors that name a file pass: OSError of one that is not there, ValueError of a file within.
+    A ValueError that names the file passes, and so does memory that runs out. An error of the
+    system is no damage: it passes too, with the name of the file.
     """
     try:
         yield
-    except DAMAGE as error:
-        named = isinstance(error, OSError) and error.filename is not None
-        if named or (type(error) is ValueError and str(file) in str(error)):
+    except OSError as error:
+        if error.filename is not None:
             raise
-        raise ValueError(f"{file} cannot be read ({why_damaged(error)}); {remedy}") from error
+        if error.errno not in SEEKING:
+            raise named_error(error, file) from error
+        raise _damage(file, error, remedy) from error
+    except kinds as error:
+        if says_out_of_memory(error) or (type(error) is ValueError and str(file) in str(error)):
+            raise
+        raise _damage(file, error, remedy) from error
+
+
+def _damage(file: Path, error: Exception, remedy: str) -> ValueError:
+    return ValueError(f"{file} cannot be read ({why_damaged(error)}); {remedy}")
 
 
 def why_damaged(error: BaseException) -> str:
-    """Return what an error says, in one line and in LONGEST signs.
+    """Return what an error says, in one line and in about LONGEST signs.
 
     >>> why_damaged(KeyError("findings"))
     "'findings' is absent"
@@ -52,21 +86,65 @@ def why_damaged(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "missing":
+            return f"{first['loc'][-1]!r} is absent"
         text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    line = " ".join(text.split()) or type(error).__name__
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
+    return shortened(" ".join(text.split()) or type(error).__name__, most=LONGEST)
 
 
 def read_json(file: Path, *, remedy: str = ANEW) -> dict[str, Any]:
-    """Return the object that a JSON file holds; an empty file is damaged too."""
-    with naming_damage(file, remedy=remedy):
+    """Return the object that a JSON file holds; an empty file is damaged too.
+
+    Raises ValueError for a damaged file, and OSError for one that the system does not read.
+    """
+    with naming_damage(file, kinds=JSON_DAMAGE, remedy=remedy):
         held = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(held, dict):
             raise TypeError(f"found a {type(held).__name__}, expected an object")
         return held
 
 
+def read_fields(file: Path, fields: type[Fields], *, remedy: str = ANEW) -> Fields:
+    """Return the fields that a JSON file holds; raises errors as `read_json` does."""
+    held = read_json(file, remedy=remedy)
+    with naming_damage(file, remedy=remedy):
+        return fields.model_validate(held)
+
+
 def read_array(file: Path) -> Shaped[np.ndarray, ...]:
-    """Return the array of a .npy file without Python objects."""
-    with naming_damage(file):
-        return np.load(file, allow_pickle=False)
+    """Return the array of a .npy file without Python objects; raises errors as `read_json` does."""
+    with naming_damage(file, kinds=ARRAY_DAMAGE):
+        found = np.load(file, allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise TypeError("found an archive, expected one array")
+        return found
+
+
+def read_arrays(
+    file: Path,
+    forms: Mapping[str, tuple[str, int]],
+    *,
+    otherwise: Mapping[str, Any] | None = None,
+    remedy: str = ANEW,
+) -> Arrays:
+    """Return arrays of a .npz file by name, without Python objects.
+
+    `forms` are the kinds that each may be of and its most dimensions, `otherwise` what stands for
+    those that older files lack. Raises errors as `read_json` does.
+    """
+    held: Arrays = {**(otherwise or {})}
+    with naming_damage(file, kinds=ARRAY_DAMAGE, remedy=remedy):
+        with np.load(file, allow_pickle=False) as archive:
+            if lacking := sorted({*forms} - {*archive.files, *held}):
+                raise ValueError(f"no array {lacking[0]!r}")
+            held |= {name: archive[name] for name in forms if name in archive.files}
+        for name, (kinds, most) in forms.items():
+            found = held[name]
+            if found.ndim > most or (found.size and found.dtype.kind not in kinds):
+                raise ValueError(f"{name} is of {found.dtype} with {found.ndim} dimensions")
+        return held
+
+
+def fingerprint_content(content: bytes) -> str:
+    """Return 16 hexadecimal digits of a file's content, as `stage.fingerprint_file` does."""
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -17,21 +17,26 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from pydantic import ConfigDict
 from scipy.special import logit
 
 from lucency.config.sections import AND, TEXTURE
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration
-from lucency.core.saved_files import why_damaged
+from lucency.core.saved_files import SavedFields, naming_damage, read_json
 from lucency.ensemble import retrieval
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.learner_forms import Axes, FittedLearner
 from lucency.evaluation.conformal import ConformalSets, sets_as_plain, sets_of
-from lucency.models.metadata import recalibration_as_plain, recalibration_of
+from lucency.models.metadata import DecisionFields, recalibration_as_plain, recalibration_of
 
 DATA, ARRAYS = "predictor.json", "predictor.safetensors"
 VERSION = 1  # of the two files
+ANEW = (
+    "expected what a run or an export wrote; delete the folder, and go on with lucency run or "
+    "export anew"
+)
 KEEPING = ("neighbours", "kernel")  # forms of learners that are made of films
 
 
@@ -128,35 +133,57 @@ def save_predictor(predictor: FittedPredictor, folder: Path) -> None:
     write_whole(folder / DATA, text)
 
 
+class RuleFields(SavedFields):
+    """What predictor.json holds of a rule."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    members: list[str]
+    sources: list[str]
+    about: dict[str, Any]
+
+
+class PredictorFields(DecisionFields):
+    """What predictor.json holds beside its version."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: str
+    validation_auc: float
+    rule: RuleFields
+
+
 def load_predictor(folder: Path) -> FittedPredictor:
-    """Read what `save_predictor` wrote; raises ValueError where it is not there or damaged."""
+    """Read what `save_predictor` wrote.
+
+    Raises ValueError where it is not there or damaged, and OSError where the system does not read.
+    """
+    for file in (folder / DATA, folder / ARRAYS):
+        if not file.is_file():
+            raise ValueError(f"{file} cannot be read (there is none); {ANEW}")
+    plain, arrays = read_json(folder / DATA, remedy=ANEW), _arrays_of(folder / ARRAYS)
+    if plain.pop("version", 0) != VERSION:
+        raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")
+    with naming_damage(folder / DATA, remedy=ANEW):
+        PredictorFields.model_validate(plain)
+        return _parse(plain, arrays)
+
+
+def _arrays_of(file: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    try:
-        plain = json.loads((folder / DATA).read_text(encoding="utf-8"))
-        arrays = load((folder / ARRAYS).read_bytes())
-        if not isinstance(plain, dict):
-            raise TypeError(f"found a {type(plain).__name__}, expected a dict")
-        if plain.pop("version", 0) == VERSION:
-            return _parse(plain, arrays)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder}: {DATA} and {ARRAYS} cannot be read ({why_damaged(error)}): expected "
-            "what a run or an export wrote; delete the folder, and go on with lucency run or "
-            "export anew"
-        ) from error
-    raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")
+    with naming_damage(file, kinds=(SafetensorError, ValueError, KeyError), remedy=ANEW):
+        return load(file.read_bytes())
 
 
 def _parse(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedPredictor:
-    """Return the predictor of what the two files hold; KeyError and the like where they lack it."""
+    """Return the predictor of what the two files hold; ValueError where they do not fit."""
     line, rule = recalibration_of(plain["recalibration"]), plain.pop("rule")
     rule |= {name: tuple(rule[name]) for name in ("members", "sources")}
     if rule["name"] not in RULES:
         raise ValueError(f"rule {rule['name']!r}, expected one of {', '.join(RULES)}")
     if lost := [name for name in NEEDED[rule["name"]] if name not in {**rule["about"], **arrays}]:
-        raise KeyError(lost[0])
+        raise ValueError(f"{lost[0]!r} is absent")
     plain |= {
         "findings": tuple(plain["findings"]),
         "preparation": Preparation.model_validate(plain["preparation"]),

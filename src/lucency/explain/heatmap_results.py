@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
-from lucency.core.saved_files import naming_damage, read_json
+from lucency.core.saved_files import SavedFields, read_fields
 from lucency.evaluation.bootstrap import all_and_resampled, once, ratio
 from lucency.evaluation.intervals import bootstrap_interval, no_interval
 from lucency.evaluation.metrics import mean_over_films
@@ -202,16 +202,25 @@ def save_heatmap_results(results: HeatmapResults, folder: Path) -> None:
     write_whole(folder / "heatmaps.json", json.dumps(about, indent=1))
 
 
+class HeatmapFields(SavedFields):
+    """What heatmaps.json holds; `maps` is the number of files of maps."""
+
+    network: str
+    remarks: list[str]
+    maps: int
+
+
 def load_heatmap_results(folder: Path) -> HeatmapResults:
-    """Read what `save_heatmap_results` wrote."""
-    file = folder / "heatmaps.json"
-    with naming_damage(file):
-        about = read_json(file)
-        network, remarks, count = about["network"], tuple(about["remarks"]), range(about["maps"])
+    """Read what `save_heatmap_results` wrote.
+
+    Raises ValueError for a damaged file, and OSError for one that the system does not read.
+    """
+    about = read_fields(folder / "heatmaps.json", HeatmapFields)
+    files = (folder / f"maps-{place}.npz" for place in range(about.maps))
     return HeatmapResults(
-        network=network,
-        remarks=remarks,
-        maps=tuple(load_heatmaps(folder / f"maps-{place}.npz") for place in count),
+        network=about.network,
+        remarks=tuple(about.remarks),
+        maps=tuple(load_heatmaps(file) for file in files),
         scores=HeatmapScores(*(_read(folder / f"{name}.csv") for name in HeatmapScores._fields)),
         **{name: _read(folder / f"{name}.csv") for name in TABLES},
     )

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64, Int64, Shaped
 
 from lucency.core.files import write_arrays
 from lucency.core.manifest import counted, require
-from lucency.core.saved_files import naming_damage
+from lucency.core.saved_files import NUMBER, TEXT, WHOLE, naming_damage, read_arrays
 from lucency.core.tables import film_names, within
 
 FRAME = 1024  # pixels of a side of the published films, in which boxes were drawn
@@ -69,17 +69,20 @@ class Heatmaps:
 
 def save_heatmaps(maps: Heatmaps, file: Path) -> None:
     """Write one compressed .npz that holds no Python objects."""
-    arrays = {name: np.asarray(getattr(maps, name)) for name in _SAVED}
-    write_arrays({**arrays, **maps.centres._asdict()}, file)
+    held = {**vars(maps), **maps.centres._asdict()}
+    write_arrays({name: np.asarray(held[name]) for name in _SAVED}, file)
 
 
 def load_heatmaps(file: Path) -> Heatmaps:
-    """Read what `save_heatmaps` wrote; pickled content is refused."""
-    with naming_damage(file), np.load(file, allow_pickle=False) as arrays:
-        held = {name: arrays[name] for name in _SAVED}
-        centres = Centres(*(arrays[name] for name in Centres._fields))
-        names = tuple(str(name) for name in held.pop("findings"))
-        return Heatmaps(method=str(held.pop("method")), findings=names, centres=centres, **held)
+    """Read what `save_heatmaps` wrote; pickled content is refused.
+
+    Raises ValueError for a damaged file, and OSError for one that the system does not read.
+    """
+    held = read_arrays(file, _SAVED)
+    centres = Centres(*(held.pop(name) for name in Centres._fields))
+    names, method = tuple(str(name) for name in held.pop("findings")), str(held.pop("method"))
+    with naming_damage(file):
+        return Heatmaps(method=method, findings=names, centres=centres, **held)
 
 
 def even_centres(cells: tuple[int, int]) -> Centres:
@@ -143,4 +146,7 @@ def _overlap(ends: Float64[np.ndarray, "b 2"], cells: int) -> Float64[np.ndarray
     return np.maximum(inside, 0) * cells
 
 
-_SAVED = ("method", "findings", "image", "patient", "grid")
+_SAVED = {  # arrays: their kinds, and their most dimensions
+    "method": (TEXT, 0), "findings": (TEXT, 1), "image": (TEXT, 1), "patient": (WHOLE, 1),
+    "grid": (NUMBER, 4), "down": (NUMBER, 1), "across": (NUMBER, 1),
+}  # fmt: skip

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from jaxtyping import Float, Float32, Float64
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -33,6 +36,11 @@ SECONDS = 60.0  # of training, at least, between two checkpoints
 SHARE = 0.05  # of training time that writing checkpoints may take
 HOURLY = 20e9  # bytes that they may write in an hour
 SLOWEST = 50e6  # bytes a second, believed of a disk until it has written one
+ANEW = "delete it, and the training begins anew"
+DAMAGE = (  # what torch.load raises for files that are not as written
+    AttributeError, EOFError, LookupError, RuntimeError, TypeError, UnpicklingError, ValueError,
+    struct.error,
+)  # fmt: skip
 STEPS = 199  # between Keras's 200 thresholds
 BINS = STEPS + 1
 RIGHT, ALL = 2 * BINS, 2 * BINS + 1  # after negatives and positives in each bin
@@ -138,19 +146,54 @@ def _errors_of_the_system() -> Iterator[None]:
 def load_checkpoint(
     *, network: nn.Module, optimizer: Optimizer, average: nn.Module | None, folder: Path
 ) -> tuple[TrainingState, State]:
-    """Return the state and the best weights so far, and set network, optimiser and average."""
+    """Return the state and the best weights so far, and set network, optimiser and average.
+
+    Raises ValueError for a damaged file, and OSError for one that the system does not read.
+    """
     file = folder / CHECKPOINT
     if not file.exists():
         return TrainingState(), {}
-    with naming_damage(file, remedy="delete it, and the training begins anew"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of how a file was pickled that is refused
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        network.load_state_dict(content["network"])
+    content = _read(file)
+    modules = {"network": network} | ({} if average is None else {"average": average})
+    with naming_damage(file, remedy=ANEW):
+        for name, module in modules.items():
+            _require_shapes(name, content.get(name), module.state_dict())
+        best = content.get("best")
+        if not (isinstance(best, dict) and all(isinstance(one, Tensor) for one in best.values())):
+            raise ValueError("no best weights")
+        state = TypeAdapter(TrainingState).validate_python(_plain(content.get("state")))
+        if not {"state", "param_groups"} <= {*(content.get("optimizer") or ())}:
+            raise ValueError("no state of an optimizer")
         optimizer.load_state_dict(content["optimizer"])
-        if average is not None:
-            average.load_state_dict(content["average"])
-        return TrainingState(**json.loads(content["state"])), content["best"]
+    for name, module in modules.items():
+        module.load_state_dict(content[name])
+    return state, best
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint."""
+    with naming_damage(file, kinds=DAMAGE, remedy=ANEW):
+        with file.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how a file was pickled that is refused
+            content = torch.load(stream, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"found a {type(content).__name__}, expected a dict")
+        return content
+
+
+def _plain(state: object) -> object:
+    return json.loads(state) if isinstance(state, str) else state
+
+
+def _require_shapes(what: str, found: object, own: State) -> None:
+    """Raise ValueError unless tensors are of the names and shapes of a module's own."""
+    held = found if isinstance(found, dict) else {}
+    if _shapes(held) != _shapes(own):
+        raise ValueError(f"{what}: found other tensors than this network has")
+
+
+def _shapes(tensors: dict[str, Any]) -> dict[str, torch.Size | None]:
+    return {name: getattr(one, "shape", None) for name, one in tensors.items()}
 
 
 def tally(logit: Float[Tensor, "b k"], label: Float32[Tensor, "b k"]) -> Float32[Tensor, " t"]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import nn
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from lucency.core.files import write_whole
 from lucency.core.manifest import counted
-from lucency.core.saved_files import why_damaged
+from lucency.core.memory import says_out_of_memory
+from lucency.core.saved_files import fingerprint_content, naming_damage, why_damaged
 from lucency.core.stage import fingerprint_file
 from lucency.models.metadata import (
     WEIGHTS,
@@ -23,6 +25,11 @@ from lucency.models.metadata import (
 from lucency.models.networks import FilmNetwork, build
 
 AS_TRAINED = "expected the file that training wrote; train anew"
+LOWER = "lower training.learning_rate or set training.clip_norm = 1, into another folder (--out)"
+
+
+class DivergedError(ValueError):
+    """A training whose loss or weights are no longer finite."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +44,10 @@ class Classifier(TrainedNetwork):
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> None:
-    """Write weights.safetensors and classifier.json into `folder`."""
+    """Write weights.safetensors and classifier.json into `folder`.
+
+    Raises DivergedError for weights that are no numbers.
+    """
     network = classifier.network
     save_weights(network.body, folder / WEIGHTS)
     metadata = Metadata(
@@ -52,8 +62,13 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
 
 
 def save_weights(body: nn.Module, file: Path) -> None:
-    """Write the weights of `body` as a CPU's, so that every device can read them."""
+    """Write the weights of `body` as a CPU's, so that every device can read them.
+
+    Raises DivergedError for weights that are no numbers.
+    """
     state = body.state_dict()
+    if unfit := _no_numbers(state):
+        raise DivergedError(f"{file.parent.name}: {unfit} holds NaN or infinity: {LOWER}")
     write_whole(file, save({key: value.contiguous().cpu() for key, value in state.items()}))
 
 
@@ -72,21 +87,37 @@ def load_classifier(folder: str | Path) -> Classifier:
         colour=metadata.colour,
         head=metadata.head,
     )
-    _load_weights(network.body, folder / WEIGHTS, metadata)
+    about = {"of": metadata.architecture, "known": metadata.weights}
+    load_weights(network.body, folder / WEIGHTS, **about)
     known = {field.name: getattr(metadata, field.name) for field in fields(TrainedNetwork)}
     return Classifier(network=network.eval(), **known)
 
 
-def _load_weights(body: nn.Module, file: Path, metadata: Metadata) -> None:
+def load_weights(body: nn.Module, file: Path, *, of: str, known: str = "") -> None:
+    """Set the weights of `body`, built as `of`, to those of a file, strictly.
+
+    `known` is the fingerprint of the file, "" where there is none.
+    Raises ValueError for weights that are damaged, of another network, or no numbers, by name.
+    """
+    with naming_damage(file, remedy=AS_TRAINED):
+        content = file.read_bytes()
+    whole = known == fingerprint_content(content)
     try:
-        state = load_file(file)
+        state = load(content)
         body.load_state_dict(state, strict=True)
     except (SafetensorError, RuntimeError) as error:
+        if says_out_of_memory(error):
+            raise
         raise ValueError(
-            f"{file} does not hold the weights of {metadata.architecture} "
-            f"({why_damaged(error)}): {AS_TRAINED}"
+            f"{file} does not hold the weights of {of} ({why_damaged(error)}): {AS_TRAINED}"
         ) from error
-    if unfit := [name for name, one in state.items() if not one.isfinite().all()]:
-        raise ValueError(f"{file}: {unfit[0]} holds NaN or infinity: {AS_TRAINED}")
-    if metadata.weights not in ("", fingerprint_file(file)):
+    if unfit := _no_numbers(state):
+        remedy = f"its training diverged: {LOWER}" if whole else AS_TRAINED
+        raise ValueError(f"{file}: {unfit} holds NaN or infinity: {remedy}")
+    if known and not whole:
         raise ValueError(f"{file} is damaged, or of another network: {AS_TRAINED}")
+
+
+def _no_numbers(state: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor that holds NaN or infinity, "" where there is none."""
+    return next((name for name, one in state.items() if not one.isfinite().all()), "")

@@ -50,6 +50,8 @@ def predict_on_engine(
     """Return what `predict` does with the network of a folder, by the engine's workers.
 
     They read the network where it lies, and are sent the pictures, a batch a task.
+    Raises ValueError where the network's files are damaged, for films of other findings, and where
+    workers die.
     """
     classifier = load_classifier(folder)
     films = films_for(classifier, prepared=prepared, plan=plan)

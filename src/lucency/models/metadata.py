@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
+from pydantic import ConfigDict, Field
 
 from lucency.config.sections import Head
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration, no_knots
-from lucency.core.saved_files import naming_damage, read_json
+from lucency.core.saved_files import SavedFields, naming_damage, read_json
 from lucency.evaluation.conformal import ConformalSets, sets_as_plain, sets_of
 
 METADATA, WEIGHTS = "classifier.json", "weights.safetensors"
@@ -74,6 +75,62 @@ class Metadata(TrainedNetwork):
     weights: str = ""
 
 
+class RecalibrationFields(SavedFields):
+    """What JSON holds of a recalibration; `knot` is absent of before there were curves."""
+
+    method: str
+    slope: list[float]
+    offset: list[float]
+    note: list[str]
+    knot: list[list[float]] | None = None
+
+
+class SetsFields(SavedFields):
+    """What JSON holds of conformal sets."""
+
+    model_config = ConfigDict(extra="forbid")
+    error: float
+    present_from: list[float]
+    absent_to: list[float]
+    note: list[str]
+    missed: float
+    cutoff: float
+    cutoff_note: str
+
+
+class DecisionFields(SavedFields):
+    """What JSON holds of all that predicts; preparation and head are validated by their classes."""
+
+    name: str
+    findings: list[str]
+    preparation: dict[str, Any]
+    split: str
+    recalibration: RecalibrationFields
+    threshold: list[float]
+    sets: SetsFields | None = None
+
+
+class NetworkFields(DecisionFields):
+    """What classifier.json holds, and model.json with `fingerprints`; the defaults are of before.
+
+    An exported model's leave out what only training needs.
+    """
+
+    architecture: str = ""
+    mean: list[float]
+    std: list[float]
+    provenance: str | None = None
+    device: str | None = None
+    epoch: int | None = None
+    protocol: dict[str, Any] | None = None
+    size: int
+    colour: str = ""
+    head: dict[str, Any] = Field(default_factory=dict)
+    parameters: int | None = None
+    weights: str = ""
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+
+
 def write_metadata(metadata: Metadata, folder: Path) -> None:
     """Write classifier.json into `folder`."""
     write_whole(folder / METADATA, json.dumps(vars(metadata), indent=1, default=_plain))
@@ -85,9 +142,7 @@ def read_metadata(folder: Path) -> Metadata:
         return read_model_json(folder)
     if not (folder / METADATA).is_file():
         raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
-    file = folder / METADATA
-    with naming_damage(file, remedy=TRAIN):
-        return _parse(read_json(file, remedy=TRAIN))
+    return _parse(folder / METADATA, read_json(folder / METADATA, remedy=TRAIN), remedy=TRAIN)
 
 
 def read_model_json(folder: Path) -> Metadata:
@@ -98,8 +153,7 @@ def read_model_json(folder: Path) -> Metadata:
     plain = read_model(folder)
     if plain["kind"] != NETWORK:
         raise ValueError(f"{folder} holds {plain['name']} of kind {plain['kind']}, no {NETWORK}")
-    with naming_damage(folder / MODEL, remedy=EXPORT):
-        return _parse(plain)
+    return _parse(folder / MODEL, plain, remedy=EXPORT)
 
 
 def read_model(folder: Path) -> dict[str, Any]:
@@ -121,8 +175,14 @@ def read_model(folder: Path) -> dict[str, Any]:
     return plain
 
 
-def _parse(plain: dict[str, Any]) -> Metadata:
-    """Return the fields of `Metadata` among what JSON holds."""
+def _parse(file: Path, plain: dict[str, Any], *, remedy: str) -> Metadata:
+    """Return the fields of `Metadata` among what a file holds; ValueError for other types."""
+    with naming_damage(file, remedy=remedy):
+        NetworkFields.model_validate(plain)
+        return _metadata_of(plain)
+
+
+def _metadata_of(plain: dict[str, Any]) -> Metadata:
     sequences = {key: tuple(plain[key]) for key in ("findings", "mean", "std")}
     parsed = {
         "architecture": plain.get("architecture", plain["name"]),

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from lucency.core.memory import says_out_of_memory
 from lucency.core.parallel import keep_freed_memory, usable_cores
-from lucency.core.stage import fingerprint_file
+from lucency.core.saved_files import fingerprint_content
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -64,7 +65,7 @@ def open_onnx(file: Path, *, threads: int = 0) -> OnnxNetwork:
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror}): {EXPECTED}") from error
     known = file.with_suffix(SUM)
-    if known.is_file() and known.read_bytes() != fingerprint_file(file).encode():
+    if known.is_file() and known.read_bytes() != fingerprint_content(content).encode():
         raise ValueError(f"{file} is damaged, by its fingerprint in {known.name}: {EXPECTED}")
     session, metadata, shape = _session(content, file=file, options=_options())
     match (shape.get(FILMS), shape.get(LOGIT), shape.get(FEATURE), shape.get(MAP, (0, 0, 0))):
@@ -128,6 +129,8 @@ def _session(
         metadata, ends = session.get_modelmeta().custom_metadata_map, session.get_inputs()
         shape = {end.name: (end.type, *end.shape) for end in (*ends, *session.get_outputs())}
     except refusals as error:
+        if says_out_of_memory(error):
+            raise
         reason = " ".join(str(error).rpartition(" : ")[2].split())
         raise ValueError(f"{file} cannot be opened ({reason}): {EXPECTED}") from error
     return session, metadata, shape

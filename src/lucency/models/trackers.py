@@ -25,7 +25,7 @@ from lucency.config.sections import PLACES_OF_NETWORKS, Network
 from lucency.core.files import write_whole
 from lucency.core.parallel import rank
 from lucency.core.progress import AfterEpoch, unwatched
-from lucency.core.saved_files import naming_damage, read_json
+from lucency.core.saved_files import SavedFields, read_fields
 
 NOTE = "tracker.json"  # which run of the tracker goes on, and the last epoch that it was given
 EVENTS, STORE = "events", "mlflow.db"
@@ -131,13 +131,19 @@ def _write_note(note: Path, *, run: str, epoch: int) -> None:
     write_whole(note, json.dumps({"run": run, "epoch": epoch}))
 
 
+class TrackerNote(SavedFields):
+    """What tracker.json holds."""
+
+    run: str
+    epoch: int
+
+
 def _read_note(note: Path) -> tuple[str, int]:
     """Return the tracker's run and the last epoch that it was given; "" and 0 where it is new."""
     if not note.exists():
         return "", 0
-    with naming_damage(note, remedy="delete it, and the tracker begins another run"):
-        found = read_json(note)
-        return str(found["run"]), int(found["epoch"])
+    found = read_fields(note, TrackerNote, remedy="delete it, and the tracker begins another run")
+    return found.run, found.epoch
 
 
 def _start_tensorboard(protocol: Protocol, network: str, folder: Path) -> Started:

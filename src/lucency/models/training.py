@@ -41,7 +41,13 @@ from lucency.models import checkpoint, optimisation
 from lucency.models.augmentation import seed_of
 from lucency.models.averages import average_for, measure_batches
 from lucency.models.batch_norm import SynchronisedBatchNorm
-from lucency.models.classifier import Classifier, save_classifier, save_weights
+from lucency.models.classifier import (
+    LOWER,
+    Classifier,
+    DivergedError,
+    save_classifier,
+    save_weights,
+)
 from lucency.models.device import accelerator_for, laid_out, name_of
 from lucency.models.film_loader import (
     Batch,
@@ -71,10 +77,6 @@ from lucency.models.weights import fingerprint_weights, initialise
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 SETTLE_STEPS = 10
 _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
-
-
-class DivergedError(ValueError):
-    """A loss that is no longer finite: these choices train no network."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -413,8 +415,7 @@ def _settle(job: Job, losses: list[torch.Tensor], counts: torch.Tensor) -> None:
     values = [float(loss) for loss in losses]
     if not all(map(math.isfinite, values)):
         raise DivergedError(
-            f"{job.choice.name}: the loss is no longer finite before step {job.state.step}: lower "
-            "training.learning_rate or set training.clip_norm = 1, into another folder (--out)"
+            f"{job.choice.name}: the loss is no longer finite before step {job.state.step}: {LOWER}"
         )
     losses.clear()
     job.state.step_loss += values

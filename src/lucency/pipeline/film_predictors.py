@@ -36,7 +36,7 @@ from lucency.core.parallel import usable_cores
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
-from lucency.core.saved_files import naming_damage, read_json
+from lucency.core.saved_files import SavedFields, read_fields
 from lucency.core.stage import LOCK, RECEIPT, fingerprint, fingerprint_file, held_lock
 from lucency.core.tables import film_tail, fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
@@ -351,6 +351,12 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
     return _network_of(home, chosen) if chosen in home.networks else _fitted_of(home, chosen)
 
 
+class ScoredFields(SavedFields):
+    """The score among what predictor.json holds."""
+
+    validation_auc: float
+
+
 def validation_scores(home: Home) -> dict[str, float]:
     """Return the macro AUC on validation films of all that predicts, by name.
 
@@ -362,8 +368,7 @@ def validation_scores(home: Home) -> dict[str, float]:
         if not name.startswith(FROZEN)
     }
     for name, place in home.fitted.items():
-        with naming_damage(place / DATA):
-            named[name] = float(read_json(place / DATA)["validation_auc"])
+        named[name] = read_fields(place / DATA, ScoredFields).validation_auc
     return named
 
 
@@ -528,6 +533,8 @@ def _exported(folder: Path, weights: str, file: Path, *, origin: str) -> OnnxNet
 
     say(f"Exporting {folder.name} for ONNX Runtime, once")
     classifier, side = load_network(folder, weights), read_metadata(folder).preparation.size
+    known = file.with_suffix(SUM)
+    known.unlink(missing_ok=True)  # it is of the file before
     write_onnx(
         classifier.network,
         file,
@@ -542,7 +549,7 @@ def _exported(folder: Path, weights: str, file: Path, *, origin: str) -> OnnxNet
     if found := too_far(apart, findings=classifier.findings):
         file.unlink()
         raise ValueError(f"in its ONNX file {found}")
-    write_whole(file.with_suffix(SUM), fingerprint_file(file))
+    write_whole(known, fingerprint_file(file))
     return opened
 
 
@@ -571,13 +578,11 @@ def of_classifier(classifier: Classifier) -> FilmPredictor:
 
 def load_network(folder: Path, weights: str) -> Classifier:
     """Return the network of a folder on torch, with the weights of one of its files."""
-    from safetensors.torch import load_file
-
-    from lucency.models.classifier import load_classifier
+    from lucency.models.classifier import load_classifier, load_weights
 
     classifier = load_classifier(folder)
     if weights != WEIGHTS:
-        classifier.network.body.load_state_dict(load_file(folder / weights), strict=True)
+        load_weights(classifier.network.body, folder / weights, of=classifier.architecture)
     return classifier
 
 
