@@ -24,6 +24,7 @@ from lucency.config.protocol import (
     parse_protocol,
     protocol_text,
     read_protocol,
+    without_folders,
     without_places,
 )
 from lucency.config.sections import External, Source
@@ -394,11 +395,11 @@ def describe_network(network: Path) -> dict[str, object]:
     """Return one row of the report's table of networks."""
     history, metadata = read_history(network), read_metadata(network)
     choice = next(n for n in metadata.protocol["network"] if n["name"] == network.name)
+    origin = {"weights": choice["weights"], "provenance": metadata.provenance}
     return {
         "network": network.name,
         "parameters": metadata.parameters,
-        "weights": choice["weights"],
-        "provenance": metadata.provenance,
+        **without_folders(origin),
         "epochs": count_epochs(history),
         "kept_epoch": metadata.epoch,
         "minutes": history["seconds"].iloc[-1] / 60,
