@@ -471,7 +471,8 @@ def read_kept(folder: Path) -> Protocol:
     """Return the protocol of a run's folder; ValueError where there is none that can be read."""
     file = folder / "protocol.toml"
     if not file.is_file():
-        raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
+        found = "is a file" if folder.is_file() else "holds no run"
+        raise ValueError(f"{folder} {found}: expected the --out folder of `lucency run`")
     with _of_this_version(file):
         return read_protocol(file)
 
