@@ -56,6 +56,7 @@ MISTAKES = {
     "no --out": "run protocols/quick.toml",
     "GPU by an option": f"{RUN} --device cuda",
     "GPU by a key": f"{RUN} --set training.device=cuda",
+    "misspelt option": f"{RUN} --wrokers 1",
     "--epochs": f"{RUN} --epochs 3",
     "--set without =": f"{RUN} --set training.epochs",
     "--set with a blank": f"{RUN} --set training.epochs 3",
