@@ -194,7 +194,7 @@ def _begun(folder: Path) -> tuple[str, int]:
 
 @contextmanager
 def _environment(folder: Path, **variables: str) -> Iterator[None]:
-    """Set the environment variables that nobody has set; {folder} in them is the network's."""
+    """Set the environment variables that are not set; {folder} in them is the network's."""
     absent = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(
         {name: value.format(folder=folder.resolve()) for name, value in absent.items()}
