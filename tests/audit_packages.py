@@ -1,14 +1,15 @@
 """Known vulnerabilities of the packages of constraints.txt, as PyPI's metadata list them.
 
 `make audit-packages` prints one line a package that has some, and ends with status 1; where PyPI's
-JSON interface cannot be reached it prints the reason and ends with status 3.
+JSON interface gives no metadata of a package it prints the reason and ends with status 3. Libraries
+inside wheels are not among them.
 """
 
 import json
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from packaging.requirements import Requirement
 INDEX = "https://pypi.org/pypi"
 LOCKED = Path(__file__).resolve().parents[1] / "constraints.txt"
 PATIENCE = 15.0
-FOUND, UNREACHABLE = 1, 3
+FOUND, WRONG, UNREACHABLE = 1, 2, 3
 
 
 class Vulnerability(NamedTuple):
@@ -50,23 +51,29 @@ def known(package: str, version: str, *, index: str = INDEX) -> list[Vulnerabili
     ]
 
 
-def main(words: Iterable[str]) -> int:
+def main(words: Iterable[str], *, index: str = INDEX) -> int:
     """Print what is known of all packages, or of those named; return the status."""
     versions = locked(LOCKED.read_text())
     names = [*words] or [*versions]
-    found = list[Vulnerability]()
-    for number, name in enumerate(names):
+    if unknown := [name for name in names if name not in versions]:
+        sys.stdout.write(f"{', '.join(unknown)}: not in {LOCKED.name}; expected names from there\n")
+        return WRONG
+    found, read = list[Vulnerability](), 0
+    for name in names:
         try:
-            found += known(name, versions[name])
-        except (urllib.error.URLError, TimeoutError, ValueError) as error:
-            if number == 0:
-                sys.stdout.write(f"{INDEX} gives no metadata of {name} here ({error}): not done\n")
+            found += known(name, versions[name], index=index)
+            read += 1
+        except (OSError, HTTPException, ValueError) as error:
+            sys.stdout.write(f"{name} {versions[name]}: no metadata ({str(error).strip()})\n")
+            if not read:
+                sys.stdout.write(f"{index} cannot be reached: not done\n")
                 return UNREACHABLE
-            sys.stdout.write(f"{name} {versions[name]}: no metadata ({error})\n")
     for one in found:
         sys.stdout.write(f"{one.package}: {one.name}, mended in {one.mended or 'none'}\n")
-    sys.stdout.write(f"{len(found)} known vulnerabilities of {len(names)} packages\n")
-    return FOUND if found else 0
+    sys.stdout.write(f"{len(found)} known vulnerabilities of {read} of {len(names)} packages\n")
+    if found:
+        return FOUND
+    return 0 if read == len(names) else UNREACHABLE
 
 
 if __name__ == "__main__":

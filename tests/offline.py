@@ -1,4 +1,7 @@
-"""No connection leaves this machine while tests run: an audit hook refuses and notes them."""
+"""The process of the tests reaches no other machine: an audit hook refuses and notes connections.
+
+Processes that it forks have the hook too, those that it starts as programs do not.
+"""
 
 import ipaddress
 import socket
@@ -7,6 +10,7 @@ from typing import Any
 
 REFUSED: list[str] = []  # what was refused, so that a test may look
 HOSTS = ("", "localhost", "localhost.localdomain", "testserver")
+OWN_ADDRESS = ("8.8.8.8", "2001:4860:4860::8888")  # where distributed's get_ip connects, sends not
 PACKETS = ("socket.sendto", "socket.sendmsg")
 
 
@@ -37,12 +41,14 @@ def is_here(host: object) -> bool:
 def refuse_outward(event: str, arguments: tuple[Any, ...]) -> None:
     """Raise OutwardError where a socket is about to reach another machine, or to look up its name.
 
-    A datagram socket is let connect: that sends nothing, and tells this machine's own address.
+    A datagram socket may connect to OWN_ADDRESS: that sends nothing, and shows which address this
+    machine has.
     """
     if event == "socket.connect":
         made, address = arguments
-        outward = made.type != socket.SOCK_DGRAM and isinstance(address, tuple)
-        outward = outward and not is_here(address[0])
+        outward = isinstance(address, tuple) and not is_here(address[0])
+        if outward and made.type == socket.SOCK_DGRAM:
+            outward = address[0] not in OWN_ADDRESS
     elif event in PACKETS:
         address = arguments[1]
         outward = isinstance(address, tuple) and not is_here(address[0])

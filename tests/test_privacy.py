@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+import timm
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from archives import MARK, PICTURE, archive_film, marked_film
@@ -22,7 +24,7 @@ from workplace import NETWORKS, write_protocol
 FILMS = 24
 NO_CHEST = frozenset(PICTURE - {"BodyPartExamined", "Modality", "WindowCenter", "WindowWidth"})
 PACKED = (".npz", ".zip", ".docx")
-SECRETS = (  # variables of the environment that hold what nobody is to see, or who works where
+SECRETS = (  # variables of the environment that hold a secret, or who works where
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "WANDB_API_KEY",
     "MLFLOW_TRACKING_PASSWORD", "GOOGLE_APPLICATION_CREDENTIALS", "USER", "LOGNAME", "HOSTNAME",
 )  # fmt: skip
@@ -37,7 +39,10 @@ PATTERNS = {  # of secrets, as scanners of repositories look for them
     "password in a URL": r"\b[a-z][a-z0-9+]{1,9}://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@[A-Za-z0-9]",
     "assignment": r"(?i)\b(?:api_?key|secret|passwd|password)\b\s*[=:]\s*[\"'][^\"'\s]{8,}[\"']",
 }
-OWN_PLACES = ("protocol.toml", "manifest.csv", "sources.csv", "receipt.json", "inputs.json")
+OWN_PLACES = (
+    "protocol.toml", "manifest.csv", "sources.csv", "receipt.json", "inputs.json",
+    "classifier.json",
+)  # fmt: skip
 
 
 class MarkedRun(NamedTuple):
@@ -102,10 +107,16 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> MarkedRun:
         "source": "dicom", "root": str(place / "archive"), "labels": str(place / "labels.csv"),
         "key": str(place / "keys" / "key"),
     }  # fmt: skip
+    weights = place / "colleague" / "weights.safetensors"
+    weights.parent.mkdir()
+    save_file(timm.create_model(NETWORKS[1]).state_dict(), weights)
+    network = {"name": NETWORKS[1], "weights": str(weights), "provenance": f"films of {weights}"}
     one = {
-        "network": [{"name": NETWORKS[1]}],
+        "note": f"made in {place}",
+        "network": [network],
         "findings": ["Effusion"],
         "explanation": {"methods": []},
+        "split": {"method": "lists", "lists": write_lists(place / "lists")},
     }
     write_protocol(place / "protocol.toml", data, **one)
     with pytest.MonkeyPatch.context() as patch:
@@ -117,6 +128,15 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> MarkedRun:
         words = ("run", "protocol.toml", "--out", "run", "--workers", "1")
         shown = invoke(*words) + invoke(*words)
     return MarkedRun(place, shown)
+
+
+def write_lists(place: Path) -> dict[str, str]:
+    """Write lists of films by part, patients apart; return their places."""
+    place.mkdir()
+    for part, numbers in {"train": (0, 15), "val": (15, 18), "test": (18, FILMS)}.items():
+        names = [f"{MARK}F{number:04d}\n" for number in range(*numbers)]
+        (place / f"{part}.txt").write_text("".join(names))
+    return {part: str(place / f"{part}.txt") for part in ("train", "val", "test")}
 
 
 def test_no_file_of_a_run_and_no_message_holds_a_text_of_a_film(marked: MarkedRun):

@@ -1,4 +1,4 @@
-"""The table of threats names tests that exist, and forgets no door."""
+"""The table of threats names tests for every door, and those exist."""
 
 import ast
 import re
@@ -6,10 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "SECURITY.md").read_text()
-DOORS = {
-    "pictures", "DICOM", "archives", "tables", "protocols", "model files", "run folders",
-    "HTTP service", "viewer", "object stores", "download", "Dask, SLURM", "reports", "trackers",
-}  # fmt: skip
 ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 
@@ -28,9 +24,9 @@ def is_there(file: str, name: str) -> bool:
 
 
 def test_every_door_has_a_row_with_tests():
-    rows = {door: tests for door, *_, tests in ROW.findall(TEXT) if door != "door"}
-    assert {*rows} - {"---"} == DOORS
-    assert all(NAMED.search(rows[door]) for door in DOORS)
+    rows = {door: tests for door, *_, tests in ROW.findall(TEXT) if door not in ("door", "---")}
+    assert len(rows) >= 15
+    assert [door for door, tests in rows.items() if not NAMED.search(tests)] == []
 
 
 def test_every_test_that_is_named_exists():

@@ -146,21 +146,21 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_status_2(lucency: Typed, mistake: str):
     words, message = MISTAKES[mistake]
-    said = lucency(*words)
-    assert said.status == 2
-    assert said.out == ""
-    assert len(said.err) == 1, said.err
-    assert said.err[0].startswith("lucency: ")
-    assert message in said.err[0]
+    found = lucency(*words)
+    assert found.status == 2
+    assert found.out == ""
+    assert len(found.err) == 1, found.err
+    assert found.err[0].startswith("lucency: ")
+    assert message in found.err[0]
 
 
 @pytest.mark.slow  # it imports torch and timm
 @pytest.mark.parametrize("command", ["train", "run"])
 def test_an_unknown_network_is_refused_before_any_work(lucency: Typed, command: str):
-    said = lucency(command, *TRAIN[1:], "--set", "network.0.name=densnet121")
-    assert said.status == 2
-    assert len(said.err) == 1
-    assert said.err[0].endswith("nearest is 'densenet121'")
+    found = lucency(command, *TRAIN[1:], "--set", "network.0.name=densnet121")
+    assert found.status == 2
+    assert len(found.err) == 1
+    assert found.err[0].endswith("nearest is 'densenet121'")
     assert not Path("out").exists()
 
 
@@ -170,9 +170,9 @@ def test_a_mistake_before_any_work_may_be_put_right_in_the_same_folder(lucency: 
     assert lucency(*split, "--set", "data.source=nih").status == 2
     assert lucency(*split, *csv).status == 2
     assert not Path("out").exists()
-    said = lucency(*RUN, "--workers", "1", "--json")
-    assert said.status == 0, said.err
-    assert json.loads(said.out) == {"films": 20, "rejected": 0, "folder": "out/prepared"}
+    found = lucency(*RUN, "--workers", "1", "--json")
+    assert found.status == 0, found.err
+    assert json.loads(found.out) == {"films": 20, "rejected": 0, "folder": "out/prepared"}
 
 
 def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Typed, tmp_path: Path):
@@ -182,10 +182,10 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     (out / "protocol.toml").write_text(protocol_text(read_protocol(tmp_path / "tiny.toml")))
     before = {file: file.read_bytes() for file in out.rglob("*.*")}
     changes = ("--set", "training.epochs=9", "--set", "network.0.name=alexnet")
-    said = lucency("run", *TRAIN[1:], *changes)
-    assert (said.status, len(said.err)) == (2, 1)
-    assert "training.epochs: was 10, now 9" in said.err[0]
-    assert "network.0.name: was test_resnet, now alexnet" in said.err[0]
+    found = lucency("run", *TRAIN[1:], *changes)
+    assert (found.status, len(found.err)) == (2, 1)
+    assert "training.epochs: was 10, now 9" in found.err[0]
+    assert "network.0.name: was test_resnet, now alexnet" in found.err[0]
     assert before == {file: file.read_bytes() for file in out.rglob("*.*")}
 
 
@@ -195,10 +195,10 @@ def test_usage_errors_have_status_2_and_name_the_word_in_one_line(lucency: Typed
         ("rnu",),
         ("data", "phantom", "--films", "x", "--out", "y"),
     ):
-        said = lucency(*words)
-        assert said.status == 2
-        assert len(said.err) == 1
-        assert any(word in said.err[0] for word in ("--out", "rnu", "--films"))
+        found = lucency(*words)
+        assert found.status == 2
+        assert len(found.err) == 1
+        assert any(word in found.err[0] for word in ("--out", "rnu", "--films"))
     assert lucency("rnu").err[0].endswith("see lucency --help")
 
 
@@ -206,8 +206,8 @@ def test_a_call_without_a_command_shows_the_help_and_version_is_told(lucency: Ty
     bare = lucency()
     assert bare.status == 2
     assert not any(line.startswith("lucency:") for line in bare.err)
-    told = lucency("--version")
-    assert (told.status, told.out) == (0, version("lucency") + "\n")
+    found = lucency("--version")
+    assert (found.status, found.out) == (0, version("lucency") + "\n")
 
 
 def test_several_lines_become_one_and_a_traceback_is_there_for_who_wants_it(
@@ -277,9 +277,9 @@ def test_the_commands_are_these():
 def test_help_is_as_agreed(command: str):
     """LUCENCY_GOLDEN=write pytest tests/cli/test_cli.py writes the files; read the difference."""
     words = ["--help"] if command == "lucency" else [*command.split(), "--help"]
-    said = CliRunner().invoke(app, words, prog_name="lucency", env=PLAIN)
-    assert said.exit_code == 0
-    text = "\n".join(line.rstrip() for line in said.output.strip().splitlines()) + "\n"
+    found = CliRunner().invoke(app, words, prog_name="lucency", env=PLAIN)
+    assert found.exit_code == 0
+    text = "\n".join(line.rstrip() for line in found.output.strip().splitlines()) + "\n"
     file = GOLDEN / f"{command.replace(' ', '-')}.txt"
     if os.environ.get("LUCENCY_GOLDEN") == "write":
         GOLDEN.mkdir(parents=True, exist_ok=True)

@@ -29,10 +29,20 @@ from workplace import FEW
 GOLDEN = Path(__file__).parents[1] / "golden" / "mistakes.txt"
 LABELS = "chestxray14/Data_Entry_2017_v2020.csv"
 LINES = 3
-NEXT = re.compile(  # the next command, or what to do
-    r"\blucency [a-z]|--[a-z]|pip install|\b(expected|nearest|use|choose|write|save|name|give|set|"
-    r"make room|wait|unpack|start|download|draw|leave|put|keep|update)\b"
+COMMAND = re.compile(r"(?<!see )\blucency [a-z]+ ?[A-Za-z]*|pip install '?\w")  # to be given next
+NEXT = re.compile(  # that, what stands in place of what was found, or what to do
+    rf"{COMMAND.pattern}|--[a-z]+|\bexpected [\w'\"/.\[-]+|; nearest (?:is|are) '|"
+    r"(?:[:;,]|,? or|,? and) (?:use|choose|write|save|name|set|add|map|mend|make|check|fetch|start|"
+    r"update|leave|keep|put|quote|average|delete) \w+|: a protocol needs it"
 )
+GO_ON = {  # mistakes whose answer is a command
+    "ONNX in place of a run", "ONNX in place of a model", "weights in place of a model",
+    "film before the model", "no run", "report of an unfinished run",
+    "predictions of an unfinished run", "evaluation of an unfinished run",
+    "checks of an unfinished run", "export of an unfinished run", "viewer of an unfinished run",
+    "predictions of a study", "report of a study", "protocol of variants", "protocol of a sweep",
+    "ablation without variants", "a command of other programs", "a command without its group",
+}  # fmt: skip
 RUN = "run protocols/quick.toml --out new"
 FROM = "--set network.0.provenance=unknown"
 MISTAKES = {
@@ -46,6 +56,7 @@ MISTAKES = {
     "no --out": "run protocols/quick.toml",
     "GPU by an option": f"{RUN} --device cuda",
     "GPU by a key": f"{RUN} --set training.device=cuda",
+    "misspelt option": f"{RUN} --wrokers 1",
     "--epochs": f"{RUN} --epochs 3",
     "--set without =": f"{RUN} --set training.epochs",
     "--set with a blank": f"{RUN} --set training.epochs 3",
@@ -343,15 +354,21 @@ def answered(command: str, wrong: Path, capsys: pytest.CaptureFixture[str]) -> A
     return Answer(status, text.splitlines())
 
 
+def contents(place: Path) -> dict[str, tuple[int, int]]:
+    """Return the size and time of every file there, but for `new`, which each command may make."""
+    every = [one for one in place.rglob("*") if one.is_file() and place / "new" not in one.parents]
+    return {str(one): (one.stat().st_size, one.stat().st_mtime_ns) for one in every}
+
+
 def kept() -> dict[str, str]:
     """Return the blocks of the golden file by name."""
     blocks = GOLDEN.read_text().split("# ")[1:] if GOLDEN.is_file() else []
     return {block.partition("\n")[0]: f"# {block}" for block in blocks}
 
 
-def check_kept(name: str, command: str, said: Answer) -> None:
+def check_kept(name: str, command: str, found: Answer) -> None:
     """Compare an answer with the one that is kept, or keep it."""
-    block = "\n".join([f"# {name}", f"$ lucency {command}", *said.lines, "", ""])
+    block = "\n".join([f"# {name}", f"$ lucency {command}", *found.lines, "", ""])
     if os.environ.get("LUCENCY_GOLDEN") == "write":
         blocks = {**kept(), name: block}
         GOLDEN.write_text("".join(blocks[one] for one in (*MISTAKES, *TAKEN) if one in blocks))
@@ -364,21 +381,24 @@ def test_a_mistake_has_a_short_answer_that_says_what_to_do(
 ):
     """LUCENCY_GOLDEN=write pytest tests/cli/test_mistakes.py writes the file; read the difference.
 
-    What a command has said of its work before is among the three lines.
+    What a command has written of its work before is among the three lines. Nothing that was there
+    before is changed.
     """
+    before = contents(wrong)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(wrong)
         if package := LACKING.get(name.removeprefix("extra ")):
             lack(package, patch)
         if name == "no permission":
             refuse_to_write(patch)
-        said = answered(MISTAKES[name].replace("PORT", str(busy)), wrong, capsys)
-    said = Answer(said.status, [line.replace(str(busy), "PORT") for line in said.lines])
-    assert said.status == 2
-    assert 1 <= len(said.lines) <= LINES, said.lines
-    assert said.lines[-1].startswith("lucency: ")
-    assert NEXT.search(said.lines[-1]), said.lines[-1]
-    check_kept(name, MISTAKES[name], said)
+        found = answered(MISTAKES[name].replace("PORT", str(busy)), wrong, capsys)
+    found = Answer(found.status, [line.replace(str(busy), "PORT") for line in found.lines])
+    assert found.status == 2
+    assert 1 <= len(found.lines) <= LINES, found.lines
+    assert found.lines[-1].startswith("lucency: ")
+    assert (COMMAND if name in GO_ON else NEXT).search(found.lines[-1]), found.lines[-1]
+    assert contents(wrong) == before
+    check_kept(name, MISTAKES[name], found)
 
 
 @pytest.mark.parametrize("name", TAKEN)
@@ -405,6 +425,12 @@ def test_no_answer_is_kept_of_a_mistake_that_is_gone():
 
 def test_these_rules_can_fail(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("LUCENCY_GOLDEN", raising=False)
-    assert not NEXT.search("lucency: file.png: something is wrong")
+    for line in (
+        "file.png: something is wrong", "an unexpected use: none was expected", "give: nothing",
+        "the set of names is of no use", "no such command; see lucency help",
+    ):  # fmt: skip
+        assert not NEXT.search(f"lucency: {line}"), line
+    assert not COMMAND.search("lucency: x holds no run: expected the folder of a finished run")
+    assert {*MISTAKES} > GO_ON
     with pytest.raises(AssertionError):
         check_kept("no --out", MISTAKES["no --out"], Answer(2, ["lucency: no"]))

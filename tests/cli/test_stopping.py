@@ -3,12 +3,15 @@
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from lucency.cli import stopping
 from lucency.cli.app import app
 from lucency.cli.stopping import STOPPED, main, stopped_in_one_line
 from lucency.report import review_page
@@ -17,22 +20,39 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture(autouse=True)
-def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def handlers() -> Iterator[None]:
     """Leave the handlers of this process as they were."""
-    before = {one: signal.getsignal(one) for one in SIGNALS}
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before, hook = {one: signal.getsignal(one) for one in SIGNALS}, sys.unraisablehook
     yield
     for one, handler in before.items():
         signal.signal(one, handler)
+    sys.unraisablehook = hook
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_one_line_and_its_status(number: signal.Signals, capsys):
+    before, hook = signal.getsignal(number), sys.unraisablehook
     with pytest.raises(SystemExit) as end, stopped_in_one_line():
         signal.raise_signal(number)
     assert end.value.code == 128 + number
     assert capsys.readouterr().err == STOPPED + "\n"
-    assert signal.getsignal(number) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
+    assert sys.unraisablehook is hook
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_while_the_line_is_written_changes_nothing(
+    number: signal.Signals, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    def say_slowly() -> None:
+        signal.raise_signal(number)
+        sys.stderr.write(STOPPED + "\n")
+
+    monkeypatch.setattr(stopping, "say_stopped", say_slowly)
+    with pytest.raises(SystemExit) as end, stopped_in_one_line():
+        signal.raise_signal(number)
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == STOPPED + "\n"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -70,12 +90,32 @@ def test_a_signal_that_falls_into_a_finaliser_comes_again(capsys):
 
     def work() -> None:
         Finalised()
-        signal.sigtimedwait((), 20)
+        for _ in range(2000):
+            time.sleep(0.01)
 
     with pytest.raises(SystemExit) as end, stopped_in_one_line():
         work()
     assert end.value.code == 143
     assert capsys.readouterr().err == STOPPED + "\n"
+
+
+def test_a_signal_is_not_raised_again_after_the_end(monkeypatch: pytest.MonkeyPatch):
+    raised = []
+    raise_signal = signal.raise_signal
+    monkeypatch.setattr(stopping, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+    with stopped_in_one_line():
+
+        class Finalised:
+            def __del__(self) -> None:
+                raise_signal(signal.SIGTERM)
+
+        Finalised()
+    waiting = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    for one in waiting:
+        one.join()
+    assert all(one.daemon for one in waiting)
+    assert raised == []
 
 
 def test_other_ends_stay_as_they_are(capsys):
@@ -97,8 +137,7 @@ def test_a_signal_that_is_ignored_stays_so():
 def test_processes_that_were_launched_together_end_at_once(monkeypatch: pytest.MonkeyPatch):
     seen = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    heard = lambda: seen.append(signal.getsignal(signal.SIGTERM))  # noqa: E731
-    monkeypatch.setattr("lucency.cli.app.main", heard)
+    monkeypatch.setattr("lucency.cli.app.main", lambda: seen.append(signal.getsignal(SIGNALS[1])))
     main()
     assert seen == [signal.SIG_DFL]
 

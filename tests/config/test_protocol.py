@@ -14,6 +14,7 @@ from lucency.config.protocol import (
     parse_protocol,
     protocol_text,
     read_protocol,
+    shown_text,
 )
 from lucency.config.sections import Choices, EvaluationChoices, Network, Source
 from lucency.core.manifest import FINDINGS, Preparation
@@ -359,3 +360,28 @@ def test_an_earlier_name_beside_the_new_one_or_with_another_value_is_refused(
 def test_a_variant_that_differs_in_its_tracker_alone_changes_nothing(tmp_path: Path):
     with pytest.raises(ValueError, match="variant 'other' changes nothing"):
         read(tmp_path, SMALLEST + '[[variant]]\nname = "other"\ntraining = { tracker = "wandb" }\n')
+
+
+def test_no_folder_of_this_machine_is_on_a_page_wherever_a_protocol_names_it():
+    home = "/home/zelda"
+    network = {"name": "one", "architecture": f"local-dir:{home}/net", "weights": f"{home}/w.pth"}
+    network |= {"provenance": f"films of {home}/set and (../zelda/b)"}
+    frozen = {"name": "two", "weights": "C:\\Users\\zelda\\w.pth", "provenance": "~/zelda/set"}
+    choices = {
+        "name": "mine",
+        "note": f"made in {home}/x",
+        "data": {"source": "nih", "root": "../../zelda/films", "exclude": "zelda/none.txt"},
+        "external": [{"name": "far", "source": "csv", "root": f"{home} b/far", "labels": "a.csv"}],
+        "split": {"method": "lists", "lists": {"train": f"{home}/a.txt", "test": "zelda/b.txt"}},
+        "balance": {"method": "mltl", "features": frozen},
+        "network": [network],
+        "ensemble": {"frozen": [frozen], "sources": ["frozen two"], "neighbours": 3},
+    }
+    shown = tomllib.loads(shown_text(parse_protocol(choices, name="mine")))
+    assert "zelda" not in str(shown)
+    assert shown["external"][0]["labels"] == "a.csv"
+    assert shown["ensemble"]["frozen"][0]["weights"] == ".../w.pth"
+    late = ("external", "ensemble")
+    varied = {key: value for key, value in choices.items() if key not in late}
+    varied["variant"] = [{"name": "other", "network": [network | {"weights": "zelda/v.pth"}]}]
+    assert "zelda" not in shown_text(parse_protocol(varied, name="mine"))

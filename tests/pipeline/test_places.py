@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from lucency.config.protocol import read_protocol
+from lucency.config.protocol import parse_protocol, protocol_text, read_protocol
 from lucency.core.manifest import load_prepared
 from lucency.data.sources import list_films
 from lucency.pipeline import stages
-from lucency.pipeline.run import Run, open_run, open_run_folder
+from lucency.pipeline.run import Run, command_of, open_run, open_run_folder
 from lucency.pipeline.run_audit import draw_review
 
 PROTOCOL = """
@@ -210,3 +210,31 @@ def test_a_run_of_before_trackers_opens_and_its_tracker_may_change(place: Path):
     assert run_of(place, own).protocol.training_of("test_resnet").tracker == "wandb"
     with pytest.raises(ValueError, match=r"training.epochs: was 10, now 3"):
         run_of(place, own, "training.epochs=3")
+
+
+def test_the_command_that_goes_on_is_as_a_shell_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study, one = tmp_path / "my study", {"name": "mine", "network": [{"name": "alexnet"}]}
+    seed = study / "variants" / "base" / "seed-0"
+    seed.mkdir(parents=True)
+    other = {"name": "other", "training": {"epochs": 7}}
+    for folder, choices in ((seed, one), (study, one | {"variant": [other]})):
+        text = protocol_text(parse_protocol(choices, name="mine"))
+        (folder / "protocol.toml").write_text(text)
+    expected = f"lucency study ablation '{study}/protocol.toml' --out '{study}'"
+    assert command_of(seed) == expected
+    monkeypatch.chdir(seed)
+    assert command_of(Path()) == expected
+    monkeypatch.chdir(tmp_path)
+    assert command_of(Path("my study")) == expected.replace(f"{tmp_path}/", "")
+    assert command_of(seed.relative_to(tmp_path)) == expected.replace(f"{tmp_path}/", "")
+
+
+def test_a_kept_protocol_of_another_version_is_named_with_what_helps(tmp_path: Path):
+    (tmp_path / "protocol.toml").write_text("spin = 3")
+    with pytest.raises(ValueError, match=r"use that version$"):
+        open_run_folder(tmp_path)
+    protocol = parse_protocol({"name": "mine", "network": [{"name": "alexnet"}]}, name="mine")
+    with pytest.raises(ValueError, match=r"use that version, or choose another --out$"):
+        open_run(protocol, out=tmp_path)

@@ -50,13 +50,7 @@ COMPARED = ("*.csv", "*.tar.gz", "*.safetensors", "*.png", "prepared/shards/*")
 SERVE = "serve runs/demo --port 0"
 COLD = "check protocols/quick.toml"
 CONTENT, BLOCK = np.random.default_rng(0).bytes(1_000_000), 20_000
-UNTIMED = (
-    "receipt",
-    "history",
-    "training",
-    "timing",
-    "sources",
-)  # names of files that hold seconds
+UNTIMED = ("receipt", "history", "training", "timing", "sources")  # in names: they hold seconds
 
 
 class Ended(NamedTuple):
@@ -83,7 +77,7 @@ def tries(times: int) -> Iterator[Tally]:
 
 def of_command(name: str, words: str, place: Path, port: int, times: int) -> Iterator[Tally]:
     """Yield how a command took each signal, so many times at moments of its whole duration."""
-    do = lambda: command(words, port)  # noqa: E731
+    do = partial(command, words, port)
     whole, unbroken = again(do, place)
     assert whole.status == 0, whole.text
     moments = np.random.default_rng([*name.encode()])
@@ -124,8 +118,7 @@ def of_service(place: Path, times: int) -> Iterator[Tally]:
         found = []
         for _ in range(times):
             kill = (moments.uniform(0, 4.0), number)
-            do = lambda: command(SERVE, 0)  # noqa: E731
-            ended = in_child(do, place / "err.txt", at=place, kill=kill)
+            ended = in_child(partial(command, SERVE, 0), place / "err.txt", at=place, kill=kill)
             found.append(READY if ended.status == 0 else of_stop(ended, number) or RIGHT)
         yield tally(f"serve: {number.name}", found, right=lambda one: one in (RIGHT, READY))
 

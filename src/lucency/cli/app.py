@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from io import TextIOWrapper
 from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from lucency.cli.audit_commands import audit_group
 from lucency.cli.data_commands import data_group
@@ -32,7 +32,20 @@ LONGEST = 1200  # signs of an error's line; names in it may be of any length
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
 
+
+class CommandGroup(TyperGroup):
+    """A group of commands that names what may have been meant by one that it lacks."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command; raises a wrong call, with what may have been meant, for none."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            ctx.fail(f"No such command {name!r}{_command_meant(self, name)}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=CommandGroup,
     help="Multi-label classification of chest X-rays: one protocol, one command, one page. "
     "For research only, not a medical device.\n\nExample:\n\n"
     "lucency run quick --out runs/quick",
@@ -89,25 +102,30 @@ def _usage_line(error: Any) -> str:
     message = error.format_message().replace("Value error, ", "").rstrip(".?")  # of pydantic
     if not message or not error.ctx:
         return f"{message}; see lucency --help" if message else ""
-    if found := re.match("No such command '([^']+)'", message):
-        meant = _command_meant(error.ctx.command, found[1])
-        message = (
-            f"{found[0]}; {meant}" if meant else message.replace(". Did you mean", "; nearest is")
-        )
-    elif (option := getattr(error, "option_name", "")) and message.startswith("No such option"):
-        meant = _option_meant(error.ctx.command, option.lstrip("-"))
-        message = f"{error.message}; {meant}" if meant else message
+    if hasattr(error, "possibilities"):  # of an option that there is not
+        from lucency.core.manifest import nearest
+
+        meant = _option_meant(error.ctx.command, error.option_name.lstrip("-"))
+        near = nearest(error.option_name, error.possibilities or ())
+        message = error.message + (f"; {meant}" if meant else near)
     return f"{message}; see {error.ctx.command_path} --help"
 
 
 def _command_meant(group: Any, name: str) -> str:
-    """Return where a command is that a group lacks: in another group, or a stage of a run."""
+    """Return the end of an error about a command that a group lacks: where it is, or the nearest.
+
+    It may be in another group, or a stage of a run.
+    """
     homes = [one for one, below in group.commands.items() if name in getattr(below, "commands", ())]
     if homes:
-        return f"expected {' or '.join(f'lucency {home} {name}' for home in homes)}"
+        return f"; expected {' or '.join(f'lucency {home} {name}' for home in homes)}"
     if name in [*StageName]:
-        return f"it is a stage: lucency run PROTOCOL --out DIR --until {name}"
-    return f"expected lucency {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+        return f"; it is a stage: lucency run PROTOCOL --out DIR --until {name}"
+    if name in ELSEWHERE:
+        return f"; expected lucency {ELSEWHERE[name]}"
+    from lucency.core.manifest import nearest
+
+    return nearest(name, group.commands)
 
 
 def _option_meant(command: Any, option: str) -> str:
@@ -175,4 +193,4 @@ GROUPS = {"data": data_group, "audit": audit_group, "study": study_group}
 for command in COMMANDS:
     app.command()(command)
 for name, group in GROUPS.items():
-    app.add_typer(group, name=name)
+    app.add_typer(group, name=name, cls=CommandGroup)

@@ -22,10 +22,15 @@ from lucency.core.stores import url_of, without_credentials
 
 BASE = "base"  # the name of the protocol without a variant
 PLACES = ("root", "labels", "exclude", "key")  # keys of `data` that say where films and tables lie
+NAMING = (*PLACES, "weights", "lists")  # keys whose value may be a place
+TEXTS = ("note", "provenance")  # keys of free text, which may name some
+_, LOCAL_NETWORK = sections.PLACES_OF_NETWORKS
 BACKSLASH = "a backslash in \"…\" begins an escape in TOML: write / or quote the path with '…'"
 DEVICES = ("device", "devices", "gpu", "gpus", "cuda")  # keys that other programs have
 VARIABLE = ("preparation", "balance", "training", "network")
 _COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
+_BEGIN = re.compile(r"(?:file:/+|[A-Za-z]:[\\/]|~(?:[A-Za-z][\w.-]*)?[\\/]|\.\.?[\\/]|/|\\\\)")
+_PLACE = re.compile(rf"(?<![\w/\\.~-])(?!(?<=:)//){_BEGIN.pattern}(?:\S|[ ](?=\S*[\\/]\S))+")
 _COST = re.compile(r"^(?:Cost: |(?=Needs ))(.+?)(?=\nResult|\nNot run|\n\n|\Z)", re.M | re.S)
 _RESULT = re.compile(r"^(?:Result:? ?|(?=Not run))(.+?)(?=\n\n|\Z)", re.M | re.S)
 
@@ -348,16 +353,41 @@ def _text(choices: dict[str, Any]) -> str:
 
 
 def shown_text(protocol: Protocol) -> str:
-    """Return `protocol_text` for a page: of an absolute place of this machine its last part alone.
+    """Return `protocol_text` for a page that is given away, as `without_folders` has it."""
+    return _text(without_folders(protocol.model_dump(mode="json", exclude_none=True)))
 
-    Pages are given away; folders bear names of people and of hospitals.
+
+def without_folders(value: Any, key: str = "") -> Any:
+    r"""Return choices, or the one of a key, with the last part alone of places of this machine.
+
+    Folders bear names of people and of hospitals. URLs of stores stay.
+
+    >>> without_folders({"weights": "/home/ada/w.pth", "lists": {"train": "ada/train.txt"}})
+    {'weights': '.../w.pth', 'lists': {'train': '.../train.txt'}}
+    >>> without_folders(["local-dir:../ada/net", "C:\\films", "a/b"])
+    ['local-dir:.../net', '.../films', 'a/b']
+    >>> without_folders("films of ~/ada/set and others, https://a.org/b", "provenance")
+    'films of .../set and others, https://a.org/b'
     """
-    choices = protocol.model_dump(mode="json", exclude_none=True)
-    for source in (choices["data"], *choices["data"]["also"], *choices["external"]):
-        for key in PLACES:
-            if isinstance(place := source.get(key), str) and Path(place).is_absolute():
-                source[key] = f".../{Path(place).name}"
-    return _text(choices)
+    if isinstance(value, dict):
+        return {k: without_folders(v, key if key == "lists" else k) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(one, key) for one in value]
+    return _without_folders(value, key.rpartition(".")[2]) if isinstance(value, str) else value
+
+
+def _without_folders(text: str, name: str) -> str:
+    if name in TEXTS:
+        return _PLACE.sub(lambda found: _last_part(found[0]), text)
+    if text.startswith(LOCAL_NETWORK):
+        return LOCAL_NETWORK + _last_part(text.removeprefix(LOCAL_NETWORK))
+    is_place = _BEGIN.match(text) or (name in NAMING and not url_of(text))
+    return _last_part(text) if is_place else text
+
+
+def _last_part(place: str) -> str:
+    parts = re.split(r"[\\/]+", place.rstrip("\\/"))
+    return f".../{parts[-1]}" if len(parts) > 1 else place
 
 
 class ListedProtocol(NamedTuple):

@@ -24,7 +24,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lucency.audit.checks.run_checks import load_issues
-from lucency.config.protocol import Protocol
+from lucency.config.protocol import Protocol, without_folders
 from lucency.config.sections import FROZEN
 from lucency.core.manifest import (
     PARTS,
@@ -206,7 +206,7 @@ def _frozen_network(home: Home, name: str) -> Values:
         "network": name,
         "architecture": known.architecture,
         "parameters": known.parameters,
-        "provenance": known.provenance,
+        **without_folders({"provenance": known.provenance}),
         "views": home.views,
     }
 

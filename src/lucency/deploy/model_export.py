@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lucency.config.protocol import without_places
+from lucency.config.protocol import without_folders, without_places
 from lucency.config.sections import FROZEN
 from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared, counted, listed, load_prepared
@@ -200,7 +200,7 @@ def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
         "sets": plain.get("sets"),
         "members": members,
         "feature_views": home.views,
-        "protocol": without_places(run.protocol),
+        "protocol": without_folders(without_places(run.protocol)),
         "provenance": "; ".join(dict.fromkeys(one["provenance"] for one in several)),
         "fingerprints": {"predictor": fingerprint_of(place), **run.fingerprints(*STAMPED)},
         "parity": _widest([one["parity"] for one in several]),
@@ -378,6 +378,7 @@ def _about(run: Run, home: Home, name: str) -> Plain:
     return {
         **_stamp(run, NETWORK),
         **plain,
+        **without_folders({key: plain[key] for key in ("protocol", "provenance")}),
         "name": name,
         "fingerprints": {**network_inputs(place), **run.fingerprints(*STAMPED)},
     }

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from accelerate import tracking
 
-from lucency.config.protocol import Protocol
+from lucency.config.protocol import Protocol, without_folders
 from lucency.config.sections import PLACES_OF_NETWORKS, Network
 from lucency.core.files import write_whole
 from lucency.core.parallel import rank
@@ -97,7 +97,7 @@ def parameters_of(protocol: Protocol, *, choice: Network) -> Parameters:
         "split": {"method": protocol.split.method, "seed": protocol.split.seed},
         "findings": len(protocol.findings),
     }
-    return dict(_flat(choices))
+    return dict(_flat(without_folders(choices)))
 
 
 def _flat(choices: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -200,7 +200,7 @@ def _begun(folder: Path) -> tuple[str, int]:
 
 @contextmanager
 def _environment(folder: Path, **variables: str) -> Iterator[None]:
-    """Set the environment variables that nobody has set; {folder} in them is the network's."""
+    """Set the environment variables that are not set; {folder} in them is the network's."""
     absent = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(
         {name: value.format(folder=folder.resolve()) for name, value in absent.items()}

@@ -67,6 +67,7 @@ Pixels = UInt8[np.ndarray, "n h w"]
 SNAPSHOT = " snapshot "  # between a network's name and the number of its snapshot
 WEIGHTS, ONNX = "weights.safetensors", "classifier.onnx"
 ORIGIN, EXPORTER = "origin", 1  # in an ONNX file's metadata; raised where files change
+OF_WEIGHTS = (".safetensors", ".pth", ".pt")  # endings of files
 EXPORTING = Lock()  # torch exports one network at once
 NVIDIA = Path("/dev/nvidiactl")  # there where the driver of a GPU is
 
@@ -442,6 +443,8 @@ def _nothing(folder: Path) -> str:
     """Return why nothing in a folder predicts, and what to do."""
     if not folder.exists():
         return f"{folder}: no such folder; expected that of a run, of a network, or an exported one"
+    if folder.is_file():
+        return f"{folder} is a file; {_instead_of(folder)}"
     if (folder / MODEL_ONNX).is_file() or (folder / DATA).is_file():
         return f"{folder} holds no {MODEL}, which lucency export wrote: export the model anew"
     if (folder / "protocol.toml").is_file():
@@ -449,6 +452,21 @@ def _nothing(folder: Path) -> str:
     runs = sorted(file.parent for file in folder.glob("*/protocol.toml"))
     such = f", such as {runs[0]}" if runs else ""
     return f"{folder} holds no trained network: expected the folder of a run{such}"
+
+
+def _instead_of(file: Path) -> str:
+    """Return what to do where a file is named in place of the folder of what predicts."""
+    if file.suffix == ".onnx":
+        return f"expected a folder, with {MODEL} beside {MODEL_ONNX}: lucency export RUN --out DIR"
+    if file.suffix in OF_WEIGHTS:
+        return (
+            "expected the folder of a run, which begins with such weights by lucency run PROTOCOL "
+            f"--out DIR --set network.0.weights={file}"
+        )
+    return (
+        "expected the folder of a run or of an exported model, which lucency run or lucency export "
+        "made; films are named behind it"
+    )
 
 
 def _exported_home(folder: Path) -> Home:

@@ -25,7 +25,7 @@ from jaxtyping import Bool
 
 from lucency.audit.checks.issue import issue_table
 from lucency.audit.checks.run_checks import invented, pretrained
-from lucency.config.protocol import Protocol, read_protocol, without_places
+from lucency.config.protocol import Protocol, read_protocol, without_folders, without_places
 from lucency.config.sections import Network
 from lucency.core.files import write_array, write_table, write_whole
 from lucency.core.manifest import Manifest, Preparation, Prepared, load_prepared, read_table
@@ -390,7 +390,7 @@ def _about(study: Study, predicted: Predictions, *, measured: int) -> dict[str, 
         "patients": len(np.unique(predicted.patient)),
         "findings": len(predicted.findings),
         "network": study.network.name,
-        "provenance": study.network.provenance or study.network.weights,
+        **without_folders({"provenance": study.network.provenance or study.network.weights}),
         "side": study.network.size or study.grid[OFF].size,
         "size": study.grid[OFF].size,
         "learner": LEARNER,

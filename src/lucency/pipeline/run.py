@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from lucency.config.protocol import (
     parse_protocol,
     protocol_text,
     read_protocol,
+    without_folders,
     without_places,
 )
 from lucency.config.sections import External, Source
@@ -234,7 +236,7 @@ def _read_known(file: Path) -> Protocol | None:
     """Return the protocol that a run's folder keeps, as it stands there."""
     if not file.is_file():
         return None
-    with _of_this_version(file):
+    with _of_this_version(file, remedy=", or choose another --out"):
         return parse_protocol(tomllib.loads(file.read_text(encoding="utf-8")), name=str(file))
 
 
@@ -344,14 +346,10 @@ def other_films(test: Run) -> list[str]:
 def how_to_move(run: Run, *keys: str) -> str:
     """Return how to name the new place of what a run no longer finds: `keys` of PLACES."""
     whole = read_protocol(run.source / "protocol.toml")
-    command, until = "study ablation" if whole.variant else "run", " --until prepare"
-    if whole.sweep.space:
-        command, until = "study sweep", ""
+    until = "" if whole.sweep.space else " --until prepare"
     named = " ".join(f"--set data.{key}=NEW" for key in keys or ("root",))
-    return (
-        f"where it has moved, name the new place once: lucency {command} "
-        f"{run.source / 'protocol.toml'} --out {run.source}{until} {named}"
-    )
+    command = _command_of(whole, run.source)
+    return f"where it has moved, name the new place once: {command}{until} {named}"
 
 
 def require_pictures(run: Run, paths: Iterable[str]) -> None:
@@ -394,11 +392,11 @@ def describe_network(network: Path) -> dict[str, object]:
     """Return one row of the report's table of networks."""
     history, metadata = read_history(network), read_metadata(network)
     choice = next(n for n in metadata.protocol["network"] if n["name"] == network.name)
+    origin = {"weights": choice["weights"], "provenance": metadata.provenance}
     return {
         "network": network.name,
         "parameters": metadata.parameters,
-        "weights": choice["weights"],
-        "provenance": metadata.provenance,
+        **without_folders(origin),
         "epochs": count_epochs(history),
         "kept_epoch": metadata.epoch,
         "minutes": history["seconds"].iloc[-1] / 60,
@@ -473,31 +471,39 @@ def read_kept(folder: Path) -> Protocol:
     """Return the protocol of a run's folder; ValueError where there is none that can be read."""
     file = folder / "protocol.toml"
     if not file.is_file():
-        raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
+        found = "is a file" if folder.is_file() else "holds no run"
+        raise ValueError(f"{folder} {found}: expected the --out folder of `lucency run`")
     with _of_this_version(file):
         return read_protocol(file)
 
 
 @contextmanager
-def _of_this_version(file: Path) -> Iterator[None]:
+def _of_this_version(file: Path, *, remedy: str = "") -> Iterator[None]:
     """Let an error in a protocol that a run keeps say why it is there."""
     try:
         yield
     except ValueError as error:
         raise ValueError(
             f"{str(error).removeprefix(f'{file}: ')}: {file} was edited, or written by another "
-            f"version than this, {version('lucency')}: use that one, or choose another --out"
+            f"version than this, {version('lucency')}: use that version{remedy}"
         ) from error
 
 
 def command_of(folder: Path) -> str:
     """Return the command that goes on with a run's folder, or the study or sweep that it is of."""
-    home = folder.parent.parent.parent
-    several = folder.parent.parent.name in ("variants", FINALS)
-    folder = home if several and (home / "protocol.toml").is_file() else folder
+    home = folder.resolve().parent.parent.parent
+    several = folder.resolve().parent.parent.name in ("variants", FINALS)
+    if several and (home / "protocol.toml").is_file():
+        folder = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
     kept = read_kept(folder)
+    return _command_of(kept, folder)
+
+
+def _command_of(kept: Protocol, folder: Path) -> str:
+    """Return the command that goes on with a folder of a protocol, as a shell takes it."""
     command = "study ablation" if kept.variant else "study sweep" if kept.sweep.space else "run"
-    return f"lucency {command} {folder / 'protocol.toml'} --out {folder}"
+    file, out = (shlex.quote(str(one)) for one in (folder / "protocol.toml", folder))
+    return f"lucency {command} {file} --out {out}"
 
 
 def require_finished(run: Run) -> None:

@@ -18,6 +18,7 @@ from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
 from lucency.evaluation.evaluate import MACRO, evaluate, thresholds_of
 from lucency.evaluation.summary import evaluate_networks
 from lucency.evaluation.thresholds import threshold_table
+from lucency.pipeline.run import command_of
 
 
 def evaluate_tables(
@@ -50,6 +51,7 @@ def evaluate_tables(
         raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
     if lost := [file for file in several if not file.exists()]:
         raise ValueError(f"{lost[0]}: no such file; expected a table, a predictions.npz or a run")
+    _require_predictions(several)
     alone = list(several)
     if len(several) == 1 and several[0].is_dir():
         alone = list(several[0].glob("predictions/*/predictions.npz"))
@@ -63,6 +65,13 @@ def evaluate_tables(
         threshold_table(val_films, method="f1") if fitted else external.standard_thresholds(test)
     )
     return _answer_of([test], thresholds=thresholds, films=films, out=out)
+
+
+def _require_predictions(several: Sequence[Path]) -> None:
+    """Raise ValueError, with the command that goes on, for a run that has not predicted yet."""
+    for one in several:
+        if (one / "protocol.toml").is_file() and not any(one.glob("predictions/*/predictions.npz")):
+            raise ValueError(f"{one} has no predictions yet: go on with {command_of(one)}")
 
 
 def compare_tables(

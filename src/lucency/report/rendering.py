@@ -32,6 +32,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lucency.config.protocol import without_folders
 from lucency.core.files import write_whole
 
 FOLDER = Path(__file__).parent
@@ -227,7 +228,7 @@ def _jinja() -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters |= {"decimal": decimal, "whole": whole, "p_value": p_value, "rows": rows}
-    jinja.filters |= {"beside": beside, "fewer": fewer}
+    jinja.filters |= {"beside": beside, "fewer": fewer, "without_folders": without_folders}
     return jinja
 
 
