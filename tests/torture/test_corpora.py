@@ -15,6 +15,7 @@ from torture.hostile_pictures import whole
 from torture.public_corpora import (
     CORPORA,
     PACKED,
+    Corpus,
     corpus_of,
     public_corpora,
     run_in,
@@ -46,7 +47,7 @@ def test_files_on_disk_are_read_or_left_out_by_a_reason(model: Path, tmp_path: P
     assert tried.wrong == written == []
 
 
-def test_a_source_is_unpacked_once_and_sorted(model: Path, tmp_path: Path):
+def test_a_source_is_unpacked_once_and_sorted(tmp_path: Path):
     source = tmp_path / "source.tar"
     contents = {"a.png": whole()["PNG"], "b.c": b"text", "empty": b"", "z.zip": b"PK\3\4\0"}
     contents["c.rar.uu"] = b"begin 644 c.rar\n" + binascii.b2a_uu(b"Rar!\0")[:-1] + b"xy\n`\nend\n"
@@ -61,9 +62,18 @@ def test_a_source_is_unpacked_once_and_sorted(model: Path, tmp_path: Path):
     assert [file.name for file in corpus.archives] == ["z.zip", "c.rar"]
     assert corpus.archives[1].read_bytes() == uudecoded(contents["c.rar.uu"]) == b"Rar!\0"
     assert corpus.packed == [folder / PACKED / "one.tar"]
-    alone = corpus._replace(films=[], archives=[])
-    [row] = tried_corpus(model, tmp_path / "tried", alone, times=1)
-    assert row.outcomes == "read 2"
+
+
+@pytest.mark.slow
+def test_a_corpus_is_tried_by_films_archives_and_packed(model: Path, tmp_path: Path):
+    source = tmp_path / "source.tar.gz"
+    with tarfile.open(source, "w:gz") as archive:
+        for number in range(3):
+            (tmp_path / "film").write_bytes(whole()["PNG"])
+            archive.add(tmp_path / "film", arcname=f"{number}.png")
+    corpus = Corpus("one", [tmp_path / "film"] * 3, [source], [source])
+    rows = list(tried_corpus(model, tmp_path / "tried", corpus, times=2))
+    assert [row.outcomes for row in rows] == ["read 3", "opened 1", "read 4"]
 
 
 def test_a_corpus_that_cannot_be_had_is_named(
