@@ -29,8 +29,9 @@ from lucency.core.film_shards import read_receipt
 from lucency.core.manifest import Manifest, Preparation, load_prepared, save_manifest
 from lucency.data import film_cache
 from lucency.data.film_cache import prepare
-from lucency.data.images import read_grey
+from lucency.data.images import decode, read_grey
 from lucency.data.preprocess import DENOISERS, prepare_film
+from torture.hostile_pictures import chunk, png_header, png_of
 from toys import manifest_of
 
 SMALL = Preparation(size=64, clahe_tiles=4)
@@ -143,6 +144,29 @@ def test_broken_films_are_refused_with_their_reason(tmp_path: Path, capfd: pytes
     }.items():
         (tmp_path / name).write_bytes(content)
         assert read_grey(tmp_path / name).shape == a_film().shape
+
+
+def test_a_png_that_libpng_would_complain_of_is_refused_before(capfd: pytest.CaptureFixture):
+    rows = chunk(b"IDAT", zlib.compress(bytes(65 * 64)))
+    palette, plain = chunk(b"PLTE", bytes(768)), png_header(64, 64)
+    refused = {
+        "states 8 bits of colour type 9": (png_header(64, 64, colour=9), rows),
+        "states 3 bits of colour type 0": (png_header(64, 64, bits=3), rows),
+        "filter 5, interlacing 0": (chunk(b"IHDR", plain[8:19] + b"\5\0"), rows),
+        "filter 0, interlacing 2": (chunk(b"IHDR", plain[8:20] + b"\2"), rows),
+        "does not begin with its header": (chunk(b"IHDR", plain[8:-4] + b"\0"), rows),
+        "lacks its palette or pixels": (plain,),
+        "lacks its palette": (png_header(64, 64, colour=3), rows),
+        "out of order": (png_header(64, 64, colour=3), rows, palette),
+        "has them out": (plain, rows, chunk(b"NONE", b"")),
+    }
+    for reason, chunks in refused.items():
+        with pytest.raises(ValueError, match=f"damaged: the PNG.*{reason}"):
+            decode(png_of(*chunks))
+    beyond = chunk(b"tRNS", b"\1\0")  # more than eight bits
+    assert decode(png_of(plain, beyond, rows)).shape == (64, 64)
+    assert decode(png_of(png_header(64, 64, colour=3), palette, rows)).shape == (64, 64)
+    assert capfd.readouterr().err == ""
 
 
 def damaged_jpegs() -> dict[str, bytes]:

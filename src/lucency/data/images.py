@@ -6,6 +6,7 @@ Letters in shapes: n films, m found ones, h and w pixels of the film.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,10 @@ JPEG_SIGNATURE, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers
 JPEG_SCAN, JPEG_FILL = 0xDA, 0xFF
 EXIF = b"Exif\0\0"  # may say that a JPEG is to be turned, which OpenCV does
-PNG_NEEDED = {b"tRNS", b"eXIf"}  # of the chunks that a picture can be shown without
+PNG_NEEDED = {b"eXIf"}  # of the chunks that a picture can be shown without
+PNG_CHUNKS = re.compile(rb"IHDR(PLTE)?(IDAT)+IEND")  # of those that it cannot be shown without
+PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour
+PNG_NUMBERED = 3  # the colours of a palette
 
 
 class Walk(NamedTuple):
@@ -347,11 +351,12 @@ def _decoded_jpeg(content: bytes) -> UInt8[np.ndarray, "h w"]:
 def _checked_png(content: bytes) -> tuple[tuple[int, int], bytes]:
     """Return width and height, and the file without chunks that its picture does not need.
 
-    All chunks up to IEND must be there, the critical ones whole. Of others (colour profiles, texts)
-    OpenCV would write to the terminal.
+    All chunks up to IEND must be there, the critical ones whole, in order, under a header that PNG
+    knows. Of others (colour profiles, texts), and of what is refused, OpenCV would write to the
+    terminal.
     """
     place, kind, view = len(PNG_SIGNATURE), b"", memoryview(content)
-    shown = [view[:place]]
+    shown, critical = [view[:place]], list[bytes]()
     while kind != b"IEND":
         if place + 12 > len(content):
             raise ValueError("truncated: the PNG has no end")
@@ -361,16 +366,35 @@ def _checked_png(content: bytes) -> tuple[tuple[int, int], bytes]:
             raise ValueError("truncated: the PNG has no end")
         checksum = struct.unpack_from(">I", content, end)[0]
         whole = zlib.crc32(view[place + 4 : end]) == checksum
-        if kind[:1].isupper() and not whole:
-            named = kind.decode("latin-1") if kind.isalpha() else f"chunk of type {kind.hex()}"
-            raise ValueError(f"damaged: wrong checksum in the PNG's {named}")
+        if kind[:1].isupper():
+            _refuse_checksum(kind, whole=whole)
+            critical.append(kind)
         if kind[:1].isupper() or (kind in PNG_NEEDED and whole):
             shown.append(view[place : end + 4])
         place = end + 4
-    if content[12:16] != b"IHDR":
+    return _png_size(content, b"".join(critical)), b"".join(shown)
+
+
+def _refuse_checksum(kind: bytes, *, whole: bool) -> None:
+    if not whole:
+        named = kind.decode("latin-1") if kind.isalpha() else f"chunk of type {kind.hex()}"
+        raise ValueError(f"damaged: wrong checksum in the PNG's {named}")
+
+
+def _png_size(content: bytes, critical: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG; ValueError where header and chunks are not as in PNG."""
+    if content[8:16] != b"\0\0\0\rIHDR":
         raise ValueError("damaged: the PNG does not begin with its header")
-    width, height = struct.unpack_from(">II", content, len(PNG_SIGNATURE) + 8)
-    return (width, height), b"".join(shown)
+    width, height, bits, colour, *ways = struct.unpack_from(">IIBBBBB", content, 16)
+    if bits not in PNG_DEPTHS.get(colour, ()) or max(ways[:2]) > 0 or ways[2] > 1:
+        raise ValueError(
+            f"damaged: the PNG's header states {bits} bits of colour type {colour}, compression "
+            f"{ways[0]}, filter {ways[1]}, interlacing {ways[2]}: there is no such PNG"
+        )
+    found = PNG_CHUNKS.fullmatch(critical)
+    if not found or (colour == PNG_NUMBERED and not found[1]):
+        raise ValueError("damaged: the PNG lacks its palette or pixels, or has them out of order")
+    return width, height
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
