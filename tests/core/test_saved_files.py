@@ -1,6 +1,7 @@
 """Files that are read again: damage is named; what passes, and a mistake of ours, are not that."""
 
 import errno
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,13 @@ def test_a_table_too_large_for_memory_is_not_damaged(
     monkeypatch.setattr(pd, "read_csv", fail)
     with pytest.raises(pd.errors.ParserError):
         read_table(tmp_path / "t.csv", text=())
+
+
+def test_an_archive_that_is_cut_is_closed(tmp_path: Path):
+    """NumPy itself leaves it open, of which a warning comes, which is an error here."""
+    file = tmp_path / "p.npz"
+    save_predictions(predictions(), file)
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_predictions(file)
+    gc.collect()

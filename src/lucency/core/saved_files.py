@@ -134,7 +134,7 @@ def read_arrays(
     """
     held: Arrays = {**(otherwise or {})}
     with naming_damage(file, kinds=ARRAY_DAMAGE, remedy=remedy):
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             if lacking := sorted({*forms} - {*archive.files, *held}):
                 raise ValueError(f"no array {lacking[0]!r}")
             held |= {name: archive[name] for name in forms if name in archive.files}
