@@ -32,6 +32,9 @@ def test_the_docs_show_no_results_that_are_not_there():
     assert shown == {file.stem for file in RESULTS.glob("*.csv")}
 
 
-def test_every_script_has_been_run():
+def test_every_script_has_been_run_or_is_named_as_not_run():
     scripts = {file.stem.removeprefix("try_") for file in Path(__file__).parent.glob("try_*.py")}
-    assert scripts == {file.stem for file in RESULTS.glob("*.csv")}
+    absent = re.search(r"^Not counted yet: (.*)\.$", PAGE.read_text(), re.MULTILINE)
+    named = set(re.findall(r"`(\w+)`", absent[1])) if absent else set()
+    assert scripts == {file.stem for file in RESULTS.glob("*.csv")} | named
+    assert not named & {file.stem for file in RESULTS.glob("*.csv")}
