@@ -363,7 +363,7 @@ def test_a_variant_that_differs_in_its_tracker_alone_changes_nothing(tmp_path: P
 
 
 def test_no_folder_of_this_machine_is_on_a_page_wherever_a_protocol_names_it():
-    home = "/home/zelda"
+    home = "/data/zelda"
     network = {"name": "one", "architecture": f"local-dir:{home}/net", "weights": f"{home}/w.pth"}
     network |= {"provenance": f"films of {home}/set and (../zelda/b)"}
     frozen = {"name": "two", "weights": "C:\\Users\\zelda\\w.pth", "provenance": "~/zelda/set"}

@@ -362,7 +362,7 @@ def without_folders(value: Any, key: str = "") -> Any:
 
     Folders bear names of people and of hospitals. URLs of stores stay.
 
-    >>> without_folders({"weights": "/home/ada/w.pth", "lists": {"train": "ada/train.txt"}})
+    >>> without_folders({"weights": "/data/ada/w.pth", "lists": {"train": "ada/train.txt"}})
     {'weights': '.../w.pth', 'lists': {'train': '.../train.txt'}}
     >>> without_folders(["local-dir:../ada/net", "C:\\films", "a/b"])
     ['local-dir:.../net', '.../films', 'a/b']
