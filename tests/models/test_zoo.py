@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from lucency.config.sections import Head
+from lucency.config.sections import Head, Network
 from lucency.core.manifest import FINDINGS, Preparation
 from lucency.evaluation.calibration import no_recalibration
 from lucency.models.classifier import Classifier, load_classifier, save_classifier
 from lucency.models.heads import ATTENTIONS, POOLINGS, has_linear_classifier
-from lucency.models.networks import NETWORKS, OWN, TIMM_NAMES, build, check_name
+from lucency.models.networks import NETWORKS, OWN, TIMM_NAMES, build, check_name, check_size
 
 FINDING_COUNT = 3
 TIMM = ("test_resnet", "test_vit", "test_efficientnet")
@@ -170,3 +170,24 @@ def test_weights_of_another_network_are_refused(tmp_path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"cut short")
     with pytest.raises(ValueError, match="does not hold the weights"):
         load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "fits"),
+    [
+        ("alexnet", 62, False), ("alexnet", 63, True), ("inceptionresnetv2", 64, False),
+        ("test_vit", 62, False), ("test_vit", 64, True), ("test_resnet", 16, True),
+    ],
+)  # fmt: skip
+def test_films_too_small_for_a_network_are_refused_before_it_computes(name, side, fits):
+    with torch.inference_mode():
+        films = torch.zeros((1, side, side), dtype=torch.uint8)
+        network = build(name, findings=1).eval()
+        if fits:
+            check_size(Network(name=name), side=side)
+            assert network(films).shape == (1, 1)
+            return
+        with pytest.raises(ValueError, match=rf"{name}' cannot take films of {side} x {side} pix"):
+            check_size(Network(name=name), side=side)
+        with pytest.raises((RuntimeError, AssertionError)):  # as training would end
+            network(films)

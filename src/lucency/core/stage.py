@@ -95,8 +95,9 @@ def _lend(
     try:
         yield folder
     except OSError as error:
-        named = isinstance(error.filename, str | bytes)
-        refuse_full_disk(error, Path(os.fsdecode(error.filename)) if named else folder)
+        written = error.filename2 or error.filename  # a copy names what it reads first
+        named = isinstance(written, str | bytes)
+        refuse_full_disk(error, Path(os.fsdecode(written)) if named else folder)
         raise
     flush_tree(folder)  # before the receipt, which says that all is there
     write_whole(folder / RECEIPT, _text(inputs))

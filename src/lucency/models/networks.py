@@ -10,6 +10,7 @@ Letters in shapes: b films, k findings, d feature dimensions, h and w pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, get_args
@@ -32,6 +33,10 @@ from lucency.models.foundation import FOUNDATIONS
 
 OWN = Head()
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+UNSCALED = ((0.0,) * 3, (1.0,) * 3)  # mean and deviation of red, green, blue
+OF_SIZE = re.compile(  # what torch and timm write of pictures of a size that layers cannot take
+    "[Oo]utput size is too small|[Kk]ernel size can't be greater|non-zero size|divisible by patch"
+)
 GREYS = np.arange(256, dtype=np.uint8)
 GREEN_FIRE_BLUE = ((0, 0, 0), (0, 85, 170), (0, 255, 0), (255, 255, 0), (255, 255, 255))
 IMAGENET: dict[str, Any] = {
@@ -156,7 +161,7 @@ def build_chosen(
         choice.built,
         findings=findings,
         dropout=dropout,
-        size=choice.size or (published.size if published else 0),
+        size=_size_of(choice),
         mean_std=mean_std,
         colour=choice.colour,
         head=choice.head,
@@ -164,6 +169,12 @@ def build_chosen(
     if network.size != choice.size:
         say(f"{choice.name} sees films at its own size: {network.size} x {network.size} pixels")
     return network
+
+
+def _size_of(choice: Network) -> int:
+    """Return the size at which a network sees films, 0 for that of its body or of the films."""
+    published = FOUNDATIONS.get(choice.match)
+    return choice.size or (published.size if published else 0)
 
 
 def build_body(
@@ -181,6 +192,25 @@ def check_name(name: str, *, head: Head = OWN) -> None:
             build_plain(num_classes=1, drop_rate=0.0)
     if head != OWN:
         heads.layout_of_maps(TIMM_NAMES.get(name, name), head)
+
+
+def check_size(choice: Network, *, side: int) -> None:
+    """Raise ValueError where a protocol's network cannot take films of so many pixels a side.
+
+    Found without computing, on torch's meta device; what that cannot do is left to training.
+    """
+    with torch.device("meta"):
+        films = torch.empty((1, side, side), dtype=torch.uint8)
+        try:
+            about = {"size": _size_of(choice), "colour": choice.colour, "head": choice.head}
+            build(choice.built, findings=1, mean_std=UNSCALED, **about).eval()(films)
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
+            if OF_SIZE.search(str(error)):
+                shown, why = choice.size or side, str(error).rstrip(".")
+                raise ValueError(
+                    f"network {choice.name!r} cannot take films of {shown} x {shown} pixels "
+                    f"({why}): expected a larger preparation.size, or another size of the network"
+                ) from error
 
 
 def freeze(network: FilmNetwork, *, name: str, frozen: float | str) -> None:

@@ -152,7 +152,9 @@ def train(  # noqa: PLR0913 - what a training is made from, and two who watch it
         job.accelerator.wait_for_everyone()
     if rank() == 0:
         # Not before: a kill would lose it all. A kill just before has left it.
-        (out / checkpoint.CHECKPOINT).unlink(missing_ok=True)
+        left = out / checkpoint.CHECKPOINT
+        if left.exists():  # or a finished run could not be read where nothing may be written
+            left.unlink()
     return out
 
 

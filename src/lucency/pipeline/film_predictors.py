@@ -496,7 +496,10 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenN
     if onnx == MODEL_ONNX:
         opened, stated = open_onnx(file), read_model(folder)["fingerprints"].get(MODEL_ONNX)
         if stated != fingerprint_file(file):
-            raise ValueError(f"{file} is damaged or of another export: export the model anew")
+            raise ValueError(
+                f"{file} is damaged or of another export: delete its folder and "
+                "export the model anew"
+            )
         return _on_onnx(opened)
     origin = _origin(folder, weights)
     opened = _usable(file, origin)

@@ -370,11 +370,13 @@ def check_networks(run: Run) -> None:
 
     Those that only give features are among them.
     """
+    from lucency.models.networks import check_size
     from lucency.models.training import check_choice
 
     protocol, root = run.protocol, Path(run.protocol.data.root)
     for choice in protocol.network:
         check_choice(choice, root=root, training=protocol.training_of(choice.name))
+        check_size(choice, side=protocol.preparation.size)
     for choice in (*protocol.ensemble.frozen, protocol.balance.features):
         if choice.name != THUMBNAIL:
             check_choice(choice, root=root)
