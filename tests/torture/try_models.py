@@ -109,7 +109,7 @@ def _compared(
 
 
 def external_data(model: Path, place: Path) -> Tally:
-    """Try ONNX files whose weights are said to lie in other files: outside, links, devices."""
+    """Try ONNX files whose weights would lie in other files: outside, links, devices."""
     secret, folder, found = place / "secret.bin", place / "external", Counter[str]()
     secret.write_bytes(bytes(1 << 20))
     folder.mkdir()

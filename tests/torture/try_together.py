@@ -17,7 +17,7 @@ from torture.tiny_commands import COMMANDS, Bench, called, content, wrong_end
 
 STAGES = ("prepare", "train", "finish")  # of which each does those before it, too
 WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what a file system without locks answers
-BOTH, ONE, NONE = "both did their work", "one did, the other said so in a line", "both said so"
+BOTH, ONE, NONE = "both did their work", "one did, the other wrote why in a line", "both wrote why"
 RIGHT = (BOTH, ONE, "the same bytes")
 MANY = 10
 
