@@ -89,7 +89,7 @@ def _opened_alone(file: Path) -> Iterator[BinaryIO]:
 
     Raises BusyError where it is not free after WAIT_SECONDS.
     """
-    if os.name != "posix":
+    if _locks() is None:
         with file.open("wb") as stream:
             yield stream
         return
@@ -103,11 +103,18 @@ def _opened_alone(file: Path) -> Iterator[BinaryIO]:
                 return
 
 
+def _locks() -> Any:
+    """Return the module by which files are locked, None where the system has none, as Windows."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    return fcntl
+
+
 def _lock(stream: BinaryIO, file: Path, *, started: float) -> None:
     """Lock an open file, where the file system can; say so while another process has it."""
-    import fcntl
-
-    silent = True
+    fcntl, silent = _locks(), True
     while True:
         try:
             return fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
