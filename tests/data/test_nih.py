@@ -208,6 +208,11 @@ def test_compressed_tables_boxes_and_truth(tmp_path: Path):
     assert films.facts["true_labels"].tolist() == ["Mass", "No Finding", "Mass"]
     assert films.facts["drain"].tolist() == [0, 0, 1]
     np.testing.assert_array_equal(films.facts["age"], [57, np.nan, 57])
+    boxes = tmp_path / "BBox_List_2017.csv"
+    boxes.write_text(boxes.read_text().replace("Finding Label", "Finding"))
+    with pytest.raises(ValueError, match=r"BBox_List_2017.csv: no column 'Finding Label'"):
+        read_nih(tmp_path)
+    boxes.unlink()
     (tmp_path / "truth.csv").write_text("")
     with pytest.raises(ValueError, match=r"truth.csv: found no table \(No columns to parse"):
         read_nih(tmp_path)

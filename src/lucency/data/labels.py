@@ -434,7 +434,7 @@ def _read_boxes(root: Path, image: np.ndarray, findings: tuple[str, ...]) -> pd.
     if file is None:
         return empty_boxes()
     table = read_csv(file)
-    table.require(*_BOX_NUMBERS)
+    table.require("Image Index", "Finding Label", *_BOX_NUMBERS)
     number = [table.parse(name, parse_number) for name in _BOX_NUMBERS]
     where, boxed = table.parse("Finding Label", _parse_box_finding), table.columns["Image Index"]
     wanted = np.isin(boxed, image) & np.isin(where, findings)
