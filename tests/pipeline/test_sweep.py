@@ -458,11 +458,9 @@ def test_thirty_trials_killed_three_times_by_two_processes(films: Path, tmp_path
     shutil.copytree(films / "films", tmp_path / "films")
     text = PROTOCOL.replace("trials = 5", "trials = 30").replace("epochs = 2", "epochs = 4")
     (tmp_path / "tiny.toml").write_text(text)
-    one, other = Started(tmp_path, "one"), Started(tmp_path, "other")
+    one, other, third = (Started(tmp_path, name) for name in ("first", "second", "third"))
     killed = [one.kill_at_work(trials=3)]
-    third = Started(tmp_path, "third")
-    killed.append(third.kill_at_work(trials=1))
-    killed.append(other.kill_at_work(trials=1))
+    killed += [third.kill_at_work(trials=1), other.kill_at_work(trials=1)]
     last = [Started(tmp_path, name) for name in ("fourth", "fifth")]
     for process in last:
         assert process.process.wait(timeout=300) == 0, process.log.read_text()
