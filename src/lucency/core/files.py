@@ -125,7 +125,7 @@ def _lock(stream: BinaryIO, file: Path, *, started: float) -> None:
                 return None
             raise
         if waited > WAIT_SECONDS:
-            raise BusyError(f"{file} is being written by another process: wait for it") from None
+            raise BusyError(f"{file} is being written by another process: wait for it")
         if silent and waited > SILENT_SECONDS:
             say(f"{file}: another process writes it; waiting")
             silent = False

@@ -365,6 +365,7 @@ def classifiers(run: Run, *, after_epoch: AfterEpoch = unwatched) -> dict[str, P
     return trained
 
 
+@kept
 def check_networks(run: Run) -> None:
     """Raise ValueError for a network that cannot be built, or whose weights are not there.
 
