@@ -449,8 +449,8 @@ def _parse_box_finding(text: str) -> str:
 def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
     """Name the published version whose every count agrees."""
     counts = dict(zip(LABELS, label.sum(axis=0).astype(int).tolist(), strict=True))
-    pairs = zip(table.columns["Image Index"], table.columns["Follow-up #"], strict=True)
-    renumbered = sum(name[9:12] != follow_up.zfill(3) for name, follow_up in pairs)
+    columns = (table.columns[name].tolist() for name in ("Image Index", "Follow-up #"))
+    renumbered = sum(name[9:12] != time.zfill(3) for name, time in zip(*columns, strict=True))
     found = (len(patient), len(np.unique(patient)), renumbered, counts)
     return next((name for name, known in _VERSIONS.items() if known == found), UNPUBLISHED)
 
