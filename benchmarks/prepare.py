@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ from lucency.data.preprocess import prepare_film
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
 REPEATS = 60  # the stage prepares each film so often: its workers start once, in about a second
-REFERENCE, OURS, STAGE = "reference study, 1 core", "lucency, 1 core", "lucency's stage, 2 workers"
+REFERENCE, OURS = "reference study, 1 core", "lucency, 1 core"
+STAGES = {"lucency's stage, 1 worker": 1, "lucency's stage, 2 workers": 2}
 
 Chain = Callable[[list[Path], Path], None]
 
@@ -45,7 +47,8 @@ def main() -> None:
     if not films:
         raise SystemExit(f"{folder} holds no PNG films: name a folder that does")
     cv2.setNumThreads(0)
-    chains: dict[str, Chain] = {REFERENCE: reference_study, OURS: ours, STAGE: stage}
+    chains: dict[str, Chain] = {REFERENCE: reference_study, OURS: ours}
+    chains |= {name: partial(stage, workers=workers) for name, workers in STAGES.items()}
     if importlib.util.find_spec("torchxrayvision"):
         chains["torchxrayvision, 1 core"] = torchxrayvision
     else:
@@ -66,7 +69,7 @@ def measure(
     """Return films per second, and milliseconds of processor time a film, of each chain."""
     rate, effort = {}, {}
     for name, chain in chains.items():
-        count = len(films) * (REPEATS if name == STAGE else 1)
+        count = len(films) * (REPEATS if name in STAGES else 1)
         with tempfile.TemporaryDirectory() as scratch:
             started, spent = time.perf_counter(), sum(os.times()[:4])
             chain(films, Path(scratch))
@@ -92,7 +95,7 @@ def ours(films: list[Path], scratch: Path) -> None:
         prepare_film(read_grey(film), preparation=Preparation())
 
 
-def stage(films: list[Path], scratch: Path) -> None:
+def stage(films: list[Path], scratch: Path, *, workers: int) -> None:
     """The whole stage, from the start of its workers to the last table written."""
     several = [(f"{number}-{film.name}", film) for number in range(REPEATS) for film in films]
     manifest = Manifest(
@@ -104,7 +107,7 @@ def stage(films: list[Path], scratch: Path) -> None:
         boxes=empty_boxes(),
         origin="benchmark",
     )
-    prepare(manifest, preparation=Preparation(), out=scratch / "cache", workers=2)
+    prepare(manifest, preparation=Preparation(), out=scratch / "cache", workers=workers)
 
 
 def torchxrayvision(films: list[Path], scratch: Path) -> None:
@@ -123,7 +126,7 @@ def summarise(rate: pd.DataFrame, effort: pd.DataFrame, *, films: int) -> pd.Dat
     """Return a row a chain: its rate, and how many times the reference's and our own it is."""
     rows = []
     for name in rate.columns:
-        count = films * (REPEATS if name == STAGE else 1)
+        count = films * (REPEATS if name in STAGES else 1)
         rows.append(
             {
                 "chain": name,
@@ -134,6 +137,7 @@ def summarise(rate: pd.DataFrame, effort: pd.DataFrame, *, films: int) -> pd.Dat
                 "fastest_round": round(rate[name].max(), 1),
                 "processor_ms_per_film": round(effort[name].median(), 1),
                 "times_reference": round((rate[name] / rate[REFERENCE]).median(), 2),
+                "times_1_worker": round((rate[name] / rate[next(iter(STAGES))]).median(), 2),
                 "times_ours_1_core": round((rate[name] / rate[OURS]).median(), 2),
             }
         )

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions, load_predictions, save_predictions
-from lucency.core.saved_files import naming_damage, read_array, read_json
+from lucency.core.saved_files import naming_damage, read_array, read_json, write_json
 from lucency.models.checkpoint import (
     CHECKPOINT,
     TrainingState,
@@ -41,6 +42,22 @@ def predictions() -> Predictions:
         patient=np.array([1]), part=np.array(["test"]), label=np.zeros((1, 1), np.float32),
         logit=np.zeros((1, 1)), feature=np.zeros((1, 2), np.float32),
     )  # fmt: skip
+
+
+def test_fields_that_were_changed_are_refused_until_their_checksum_is_taken_out(tmp_path: Path):
+    file = tmp_path / "classifier.json"
+    write_json(file, {"findings": ("Mass", "Edema"), "threshold": [0.1, np.nan]})
+    assert [*read_json(file)] == ["findings", "threshold"]
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole, sort_keys=True))  # laid out otherwise
+    assert read_json(file)["findings"] == ["Mass", "Edema"]
+    swapped = whole | {"findings": ["Edema", "Mass"]}
+    file.write_text(json.dumps(swapped))
+    with pytest.raises(ValueError, match=rf"{file} was changed after .*anew; to use it as it is"):
+        read_json(file, remedy="train anew")
+    del swapped["checksum"]
+    file.write_text(json.dumps(swapped))
+    assert read_json(file)["findings"] == ["Edema", "Mass"]
 
 
 def test_an_error_of_the_system_names_the_file_and_advises_no_deletion(

@@ -1,5 +1,6 @@
 """Films from threads: those of one thread in their order, no more than a few blocks at once."""
 
+import errno
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from lucency.core.manifest import Preparation
-from lucency.data import film_stream
+from lucency.data import film_files, film_stream
+from lucency.data.film_files import load_film
 from lucency.data.film_stream import AHEAD, stream_films
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
@@ -49,6 +51,25 @@ def test_films_come_in_order_with_the_reasons_of_those_that_cannot_be_read(
     lost = dict(pair for one in blocks for pair in one.rejected)
     assert [*lost] == [str(files[number]) for number in BROKEN]
     assert ["truncated" in lost[str(files[3])], "No such file" in lost[str(files[7])]] == [True] * 2
+
+
+@pytest.mark.parametrize(("fails", "code", "read"), [
+    (1, errno.EIO, True), (1, errno.ESTALE, True), (2, errno.EIO, False), (1, errno.EACCES, False),
+])  # fmt: skip
+def test_a_film_whose_disk_fails_is_read_once_more(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch, fails: int, code: int, read: bool
+) -> None:
+    content, left = files[0].read_bytes(), [code] * fails
+
+    def read_bytes(_: Path) -> bytes:
+        if left:
+            raise OSError(left.pop(), "a reason of the system")
+        return content
+
+    monkeypatch.setattr(film_files, "PAUSE", 0)
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    loaded = load_film(files[0])
+    assert (loaded.content, bool(loaded.reason)) == (content if read else b"", not read)
 
 
 def test_no_film_is_no_block() -> None:

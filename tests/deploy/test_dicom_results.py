@@ -29,6 +29,7 @@ from dicom_films import dicom_bytes, phantom_grey, stored_for
 from lucency.cli.app import app
 from lucency.core.manifest import FINDINGS, save_prepared_tables
 from lucency.core.predictions import Predictions
+from lucency.core.saved_files import read_json
 from lucency.deploy.dicom_results import (
     CODES,
     RESEARCH,
@@ -397,7 +398,7 @@ def test_a_fingerprint_is_that_of_what_predicts(tmp_path: Path):
     (tmp_path / "index" / "receipt.json").write_text('{"a": 1}')
     assert algorithm_of(model) == first
     about = tmp_path / "networks" / "test_resnet" / "classifier.json"
-    about.write_text(about.read_text().replace("0.4", "0.5"))
+    about.write_text(json.dumps(read_json(about) | {"threshold": [0.5]}))
     assert algorithm_of(model).fingerprint != first.fingerprint
 
 

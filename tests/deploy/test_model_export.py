@@ -26,6 +26,7 @@ from lucency.cli.app import app
 from lucency.core.manifest import Preparation, load_prepared
 from lucency.core.plan import only_tests
 from lucency.core.predictions import load_predictions, rescale
+from lucency.core.saved_files import read_json
 from lucency.data.preprocess import prepare_film
 from lucency.deploy import model_export
 from lucency.deploy.model_export import export_model
@@ -147,7 +148,7 @@ def test_another_model_json_is_refused(
 ):
     with pytest.raises(ValueError, match=r"holds no model\.json: expected"):
         read_model_json(tmp_path)
-    plain = json.loads((exported / "model.json").read_text())
+    plain = read_json(exported / "model.json")
     (tmp_path / "model.json").write_text(json.dumps(plain | change))
     with pytest.raises(ValueError, match=message):
         read_model_json(tmp_path)

@@ -13,6 +13,7 @@ from jsonschema import validate
 from lucency.core.files import write_table
 from lucency.core.manifest import read_table
 from lucency.core.predictions import load_predictions
+from lucency.core.saved_files import read_json
 from lucency.data.csv_tables import read_scores
 from lucency.deploy.film_answers import ModelAbout, described_model, predicted_findings
 from lucency.deploy.guard import ServiceSettings
@@ -138,7 +139,7 @@ def test_the_service_answers_sets_where_the_model_has(
 def test_a_network_of_before_there_were_sets_is_read(finished: Path, tmp_path: Path):
     shutil.copytree(finished / FOLDER / "networks" / NETWORKS[1], tmp_path / "old")
     file = tmp_path / "old" / METADATA
-    plain = json.loads(file.read_text())
+    plain = read_json(file)
     assert plain.pop("sets")["error"] == 0.1
     file.write_text(json.dumps(plain))
     assert read_metadata(tmp_path / "old").sets is None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lucency.core.manifest import Preparation
+from lucency.core.saved_files import read_json
 from lucency.ensemble.fitted import (
     ARRAYS,
     DATA,
@@ -100,7 +101,7 @@ def test_damaged_files_are_refused(
     folder: Path, spoil: Callable[[dict[str, Any]], object], message: str
 ):
     file = folder / DATA
-    file.write_text(json.dumps(spoil(json.loads(file.read_text()))))
+    file.write_text(json.dumps(spoil(read_json(file))))
     with pytest.raises(ValueError, match=message) as refused:
         load_predictor(folder)
     assert str(folder) in str(refused.value)

@@ -20,6 +20,7 @@ from lucency.config.sections import EvaluationChoices, Source
 from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import Plan, originals
 from lucency.core.predictions import load_predictions
+from lucency.core.saved_files import read_json
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
 from lucency.evaluation.calibration import (
@@ -119,7 +120,7 @@ def test_decisions_are_loaded_as_they_were_saved_to_the_last_digit(
 
 def test_decisions_that_do_not_fit_each_other_are_refused(plain: Classifier, tmp_path: Path):
     save_classifier(plain, tmp_path)
-    about = json.loads((tmp_path / "classifier.json").read_text())
+    about = read_json(tmp_path / "classifier.json")
     about["recalibration"]["slope"] = [1.0]
     (tmp_path / "classifier.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="slope, offset, note"):
@@ -150,7 +151,7 @@ def test_weights_that_are_no_numbers_are_not_saved_and_their_training_diverged(
 
 def test_a_classifier_of_before_there_were_curves_is_a_line(plain: Classifier, tmp_path: Path):
     save_classifier(replace(plain, recalibration=LINE), tmp_path)
-    about = json.loads((tmp_path / "classifier.json").read_text())
+    about = read_json(tmp_path / "classifier.json")
     del about["recalibration"]["knot"]
     (tmp_path / "classifier.json").write_text(json.dumps(about))
     loaded = load_classifier(tmp_path).recalibration

@@ -9,6 +9,7 @@ import torch
 
 from lucency.config.sections import Head, Network
 from lucency.core.manifest import FINDINGS, Preparation
+from lucency.core.saved_files import read_json
 from lucency.evaluation.calibration import no_recalibration
 from lucency.models.classifier import Classifier, load_classifier, save_classifier
 from lucency.models.heads import ATTENTIONS, POOLINGS, has_linear_classifier
@@ -141,7 +142,7 @@ def test_classifiers_of_before_heads_colours_and_chains_still_load(tmp_path) -> 
         Classifier(network=network, name="test_resnet", findings=("a",), **about), tmp_path
     )
     file = tmp_path / "classifier.json"
-    earlier = json.loads(file.read_text())
+    earlier = read_json(file)
     for key in ("head", "colour", "architecture"):
         del earlier[key]
     for written, chain in (("none", ()), ("median", ("median",))):

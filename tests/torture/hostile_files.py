@@ -6,6 +6,7 @@ label files of public collections. WORDS are what commands and protocols take as
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from lucency.core.film_shards import put_shard, read_receipt
 from lucency.core.manifest import Preparation, load_manifest, load_part, load_prepared
 from lucency.core.plan import load_plan
 from lucency.core.predictions import load_predictions
+from lucency.core.saved_files import read_json
 from lucency.core.stage import fingerprint_of, inputs_of
 from lucency.core.stores import named_place
 from lucency.data.bit_depth import find_bits
@@ -52,6 +54,7 @@ from workplace import FEW, build_workplace, stated_labels, train_run
 
 RUN = "runs/demo"
 NET = f"{RUN}/networks/test_resnet"
+UNSEALED = "unsealed"  # files without the checksum that stops nearly all damage before it is parsed
 ANSWERED = (
     "sheet,place,id,image,reviewer,answer,also\nMass,1,f1,a.png,AB,yes,\n"
     "Mass,2,f2,b.png,AB,no,Edema|Hernia\n"
@@ -89,6 +92,10 @@ def finished_run(home: Path) -> Path:
     make_key(home / "pseudonym.key")
     (home / "fitted").mkdir()
     save_predictor(_blend(), home / "fitted")
+    shutil.copytree(home / "fitted", home / UNSEALED)
+    shutil.copy(home / NET / "classifier.json", home / UNSEALED)
+    for file in (home / UNSEALED).glob("*.json"):
+        file.write_text(json.dumps(read_json(file), indent=1))
     (home / "shards").mkdir()
     put_shard(home / "shards", 0, b"", json.dumps({"row": [0], "place": [0], "crc": [1]}))
     return home
@@ -167,6 +174,9 @@ FILES: dict[str, Parser] = {
         (f"{RUN}/protocol.toml",), lambda home: open_run_folder(home / RUN)
     ),
     "classifier.json": Parser((f"{NET}/classifier.json",), lambda home: read_metadata(home / NET)),
+    "classifier.json, no checksum": Parser(
+        (f"{UNSEALED}/classifier.json",), lambda home: read_metadata(home / UNSEALED)
+    ),
     "predictions": Parser(
         (f"{RUN}/predictions/test_resnet/predictions.npz",),
         lambda home: load_predictions(home / RUN / "predictions/test_resnet/predictions.npz"),
@@ -199,6 +209,10 @@ FILES: dict[str, Parser] = {
     "predictor.json": Parser(
         ("fitted/predictor.json", "fitted/predictor.safetensors"),
         lambda home: load_predictor(home / "fitted"),
+    ),
+    "predictor.json, no checksum": Parser(
+        (f"{UNSEALED}/predictor.json", f"{UNSEALED}/predictor.safetensors"),
+        lambda home: load_predictor(home / UNSEALED),
     ),
     "heat maps": Parser(
         (f"{RUN}/explanation/maps-0.npz", f"{RUN}/explanation/heatmaps.json",

@@ -25,7 +25,7 @@ RIGHT = (DONE, REFUSED, SAME, CHAPTER)
 YEARS = 365 * 86_400
 SHARES = 4  # of the memory that a command takes beside what it began with; half is one of them
 LOCALE = "tr_TR.UTF-8"
-DEVICE = re.compile(rb'"device": "[^"]*"')
+DEVICE = re.compile(rb'"(?:device|checksum)": "[^"]*"')
 PLACES = {
     "another hash seed": {"PYTHONHASHSEED": "1"},
     "time zone Pacific/Kiritimati": {"TZ": "Pacific/Kiritimati"},

@@ -340,20 +340,26 @@ def load_manifest(folder: Path) -> Manifest:
         text=("image", *TEXT_FACTS, *about.text),
         columns=("image", "patient", *findings),
     )
-    return Manifest(
-        findings=findings,
-        image=table["image"].to_numpy(dtype=str),
-        patient=table["patient"].to_numpy(dtype=np.int64),
-        label=table[list(findings)].to_numpy(dtype=np.float32),
-        facts=table.drop(columns=["image", "patient", *findings]),
-        boxes=read_table(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS),
-        origin=about.origin,
-        **{
-            name: read_table(folder / f"{name}.csv", text=TEXT_OF_CELLS, columns=columns)
-            for name, columns in CELLS.items()
-            if (folder / f"{name}.csv").is_file()  # manifests of before have none
-        },
-    )
+    cells = {
+        name: read_table(folder / f"{name}.csv", text=TEXT_OF_CELLS, columns=columns)
+        for name, columns in CELLS.items()
+        if (folder / f"{name}.csv").is_file()  # manifests of before have none
+    }
+    boxes = read_table(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS)
+    with (
+        naming_damage(folder / "manifest.csv", kinds=(ValueError, FloatingPointError)),
+        np.errstate(over="raise", invalid="raise"),
+    ):
+        return Manifest(
+            findings=findings,
+            image=table["image"].to_numpy(dtype=str),
+            patient=table["patient"].to_numpy(dtype=np.int64),
+            label=table[list(findings)].to_numpy(dtype=np.float32),
+            facts=table.drop(columns=["image", "patient", *findings]),
+            boxes=boxes,
+            origin=about.origin,
+            **cells,
+        )
 
 
 def name_patients(table: pd.DataFrame, films: Manifest) -> pd.DataFrame:

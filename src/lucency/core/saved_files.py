@@ -14,7 +14,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,10 +23,11 @@ import numpy as np
 from jaxtyping import Shaped
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lucency.core.files import named_error
+from lucency.core.files import named_error, write_whole
 from lucency.core.memory import says_out_of_memory
 from lucency.core.progress import shortened
 
+CHECKSUM = "checksum"  # the last field of a JSON file that must not change by accident
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 LONGEST = 200  # signs of what a library says
 JSON_DAMAGE = (ValueError, TypeError, RecursionError)
@@ -92,16 +93,43 @@ def why_damaged(error: BaseException) -> str:
     return shortened(" ".join(text.split()) or type(error).__name__, most=LONGEST)
 
 
+def write_json(
+    file: Path,
+    fields: Mapping[str, Any],
+    *,
+    plain: Callable[[Any], Any] | None = None,
+    finite: bool = False,
+) -> None:
+    """Write a JSON object with a checksum of its fields, which `read_json` compares.
+
+    `plain` returns what JSON holds of a value that it does not know. With `finite` numbers that
+    are not raise ValueError: other programs do not read them.
+    """
+    held = json.loads(json.dumps(fields, default=plain, allow_nan=not finite))
+    write_whole(file, json.dumps({**held, CHECKSUM: _checksum(held)}, indent=1))
+
+
 def read_json(file: Path, *, remedy: str = ANEW) -> dict[str, Any]:
     """Return the object that a JSON file holds; an empty file is damaged too.
 
-    Raises ValueError for a damaged file, and OSError for one that the system does not read.
+    Its checksum is compared where it has one, and left out. Raises ValueError for a file that is
+    damaged or was changed, and OSError for one that the system does not read.
     """
     with naming_damage(file, kinds=JSON_DAMAGE, remedy=remedy):
         held = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(held, dict):
             raise TypeError(f"found a {type(held).__name__}, expected an object")
+        if CHECKSUM in held and held.pop(CHECKSUM) != _checksum(held):
+            raise ValueError(
+                f"{file} was changed after it was written (its checksum is that of something "
+                f'else): {remedy}; to use it as it is, take "{CHECKSUM}" out of it'
+            )
         return held
+
+
+def _checksum(held: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits of the fields, however they are ordered and laid out."""
+    return fingerprint_content(json.dumps(held, sort_keys=True).encode())
 
 
 def read_fields(file: Path, fields: type[Fields], *, remedy: str = ANEW) -> Fields:

@@ -7,13 +7,16 @@ tar is read from its start, so that many films of it are read together, in its o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +45,8 @@ from lucency.data.film_archives import (
 from lucency.data.film_names import member_of, place_in
 from lucency.data.film_size import LARGEST_FILE
 
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}  # a disk fails, perhaps not for long
+PAUSE = 0.1  # seconds before a film is read once more
 AHEAD = 8  # films that are fetched from a store before they are needed
 STARTS, BATCH = 32, 4096  # films of a store whose first bytes are fetched at once, and of a turn
 
@@ -109,19 +114,32 @@ def identify_films(places: Sequence[str]) -> list[tuple[int, int, str]]:
 def load_film(file: FilmFile) -> LoadedFilm:
     """Return the content of a film's file, or the reason why it cannot be had.
 
-    Raises ValueError where a store fails: the film may be sound.
+    Where a disk fails (PASSING) it is read once more. Raises ValueError where a store fails: the
+    film may be sound.
     """
     if isinstance(file, LoadedFilm):
         return file
     if isinstance(file, StoredFilm) or url_of(file):
         return _of_store(file if isinstance(file, StoredFilm) else _listed(file))
     found = member_of(file)
+    read = partial(load_member, str(file), *found) if found else partial(_of_file, Path(file))
     try:
-        return _of_file(Path(file)) if found is None else load_member(str(file), *found)
+        return _patiently(read)
     except OSError as error:
         return LoadedFilm(str(file), b"", 0, f"cannot be read: {error.strerror}")
     except ValueError as error:
         return LoadedFilm(str(file), b"", 0, str(error))
+
+
+def _patiently(read: Callable[[], LoadedFilm]) -> LoadedFilm:
+    """Return what `read` does, tried once more where a disk fails."""
+    try:
+        return read()
+    except OSError as error:
+        if error.errno not in PASSING:
+            raise
+    time.sleep(PAUSE)
+    return read()
 
 
 def load_films(files: Sequence[FilmFile]) -> Iterator[LoadedFilm]:

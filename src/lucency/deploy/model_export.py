@@ -25,6 +25,7 @@ from lucency.core.manifest import Prepared, counted, listed, load_prepared
 from lucency.core.plan import Plan, joined, load_plan
 from lucency.core.predictions import load_predictions
 from lucency.core.progress import progress, say
+from lucency.core.saved_files import read_json, write_json
 from lucency.core.stage import NOTE, fingerprint_file, fingerprint_of, produce
 from lucency.core.tables import Answer
 from lucency.deploy.model_card import NOTICE, kind_of, model_card, require_kept, software
@@ -52,7 +53,9 @@ from lucency.models.metadata import (
     MODEL,
     MODEL_ONNX,
     NETWORK,
+    TRAIN,
     VERSION,
+    read_model,
     recalibration_as_plain,
 )
 from lucency.models.onnx_runtime import TOLERANCE
@@ -149,7 +152,7 @@ def _distances(home: Home) -> dict[str, str]:
 
 def describe_export(folder: Path) -> Answer:
     """Return what an exported folder holds, for people and programs."""
-    plain = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+    plain = read_model(folder)
     parity = plain["parity"]
     compared = {
         "films compared": parity["films"],
@@ -182,7 +185,7 @@ def _write_entry(run: Run, home: Home, name: str, folder: Path, *, int8: bool = 
         about = _write_fitted(run, home, name, folder)
     else:
         about = _write_network(run, home, name, folder, int8=int8)
-    write_whole(folder / MODEL, json.dumps(about, indent=1, allow_nan=False))
+    write_json(folder / MODEL, about, finite=True)
     return about
 
 
@@ -193,7 +196,7 @@ def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
     members, several = list(fitted.rule.needed), []
     for number, one in enumerate(members, start=1):
         several.append(_write_entry(run, home, one, folder / MEMBERS / str(number)))
-    plain = json.loads((place / DATA).read_text(encoding="utf-8"))
+    plain = read_json(place / DATA)
     return {
         **_stamp(run, fitted.kind),
         **{key: plain[key] for key in SHARED},
@@ -369,7 +372,7 @@ def _about(run: Run, home: Home, name: str) -> Plain:
     A snapshot is not recalibrated by itself; its AUC on validation films is not known, nor sets.
     """
     place = home.place(name)[0]
-    plain = json.loads((place / METADATA).read_text(encoding="utf-8"))
+    plain = read_json(place / METADATA, remedy=TRAIN)
     if name not in home.networks:
         line = no_recalibration(len(plain["findings"]))
         plain |= {"recalibration": recalibration_as_plain(line), "sets": None}

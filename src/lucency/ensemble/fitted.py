@@ -8,7 +8,6 @@ Letters in shapes: n films, k findings, d feature dimensions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +23,7 @@ from lucency.config.sections import AND, TEXTURE
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration
-from lucency.core.saved_files import SavedFields, naming_damage, read_json
+from lucency.core.saved_files import SavedFields, naming_damage, read_json, write_json
 from lucency.ensemble import retrieval
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.learner_forms import Axes, FittedLearner
@@ -129,8 +128,7 @@ def save_predictor(predictor: FittedPredictor, folder: Path) -> None:
 
     held = {name: np.array(one, order="C") for name, one in predictor.rule.arrays.items()}
     write_whole(folder / ARRAYS, save(held))
-    text = json.dumps({"version": VERSION, **vars(predictor)}, indent=1, default=_plain)
-    write_whole(folder / DATA, text)
+    write_json(folder / DATA, {"version": VERSION, **vars(predictor)}, plain=_plain)
 
 
 class RuleFields(SavedFields):

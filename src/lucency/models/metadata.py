@@ -6,7 +6,6 @@ Letters in shapes: k findings.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,10 +16,9 @@ from jaxtyping import Float64
 from pydantic import ConfigDict, Field
 
 from lucency.config.sections import Head
-from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration, no_knots
-from lucency.core.saved_files import SavedFields, naming_damage, read_json
+from lucency.core.saved_files import SavedFields, naming_damage, read_json, write_json
 from lucency.evaluation.conformal import ConformalSets, sets_as_plain, sets_of
 
 METADATA, WEIGHTS = "classifier.json", "weights.safetensors"
@@ -133,7 +131,7 @@ class NetworkFields(DecisionFields):
 
 def write_metadata(metadata: Metadata, folder: Path) -> None:
     """Write classifier.json into `folder`."""
-    write_whole(folder / METADATA, json.dumps(vars(metadata), indent=1, default=_plain))
+    write_json(folder / METADATA, vars(metadata), plain=_plain)
 
 
 def read_metadata(folder: Path) -> Metadata:
