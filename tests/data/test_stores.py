@@ -4,9 +4,13 @@ import errno
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -603,6 +607,43 @@ def test_a_server_that_is_not_there_is_named(
         ValueError, match=r"s3://films/x: the store fails, 2 tries in .*not connect"
     ):
         run_of(f"s3://{BUCKET}/x", tmp_path / "run", "--until", "prepare")
+
+
+@pytest.mark.parametrize("act", [stores.find_object, stores.read_object])
+def test_a_web_server_that_never_answers_is_left(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[str], object]
+):
+    monkeypatch.setattr(stores, "PAUSES", (0.0,))
+    monkeypatch.setattr(stores, "SILENT", 0.1)
+    stores._system.cache_clear()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/films/1.png"
+        with pytest.raises(ValueError, match=f"{url}: the store fails, 2 tries in [0-2] s"):
+            act(url)
+    stores._system.cache_clear()
+
+
+@pytest.mark.parametrize(("status", "absent"), [(404, True), (503, False)])
+def test_what_a_web_server_lacks_is_absent_and_what_it_fails_for_is_not(
+    monkeypatch: pytest.MonkeyPatch, status: int, absent: bool
+):
+    monkeypatch.setattr(stores, "PAUSES", (0.0,))
+    stores._system.cache_clear()
+    answer = partial(BaseHTTPRequestHandler.send_error, code=status)
+    kind = type("Answering", (BaseHTTPRequestHandler,), {
+        "do_GET": lambda self: answer(self), "do_HEAD": lambda self: answer(self),
+        "log_message": lambda *_: None,
+    })  # fmt: skip
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/films/1.png"
+        if absent:
+            assert stores.find_object(url) is None
+        else:
+            with pytest.raises(ValueError, match=f"{url}: the store fails, 2 tries .*503"):
+                stores.find_object(url)
+        server.shutdown()
+    stores._system.cache_clear()
 
 
 def test_without_credentials_the_line_says_so(

@@ -39,6 +39,8 @@ EXTRAS = {"s3": "'lucency[s3]'", "gs": "gcsfs", **dict.fromkeys(("az", "abfs", "
 OPTIONS: dict[str, dict[str, Any]] = {  # tries are counted here; an object is one request
     "s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "max_concurrency": 1},
 }
+WEB, CONNECT, SILENT = ("http", "https"), 5.0, 15.0  # schemes; seconds
+FAILS = 500  # and more, of HTTP: the server fails
 SIGNS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "updated", "created")
 HOPELESS = {  # of errors of the system: another try would be the same
     errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
@@ -293,7 +295,16 @@ def _system(scheme: str, process: int) -> Any:
 
     del process
     about = {"skip_instance_cache": True, "use_listings_cache": False}
-    return fsspec.filesystem(scheme, **about, **OPTIONS.get(scheme, {}))
+    return fsspec.filesystem(scheme, **about, **_options(scheme))
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Return what a store's package is given; a silent web server is left as soon as s3fs does."""
+    if scheme not in WEB:
+        return OPTIONS.get(scheme, {})
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(sock_connect=CONNECT, sock_read=SILENT)}}
 
 
 def _require_known(scheme: str, url: str) -> None:
@@ -336,9 +347,10 @@ def _patiently(act: Callable[[], Answer], url: str) -> Answer:
     for pause in (*PAUSES, None):
         try:
             return act()
-        except FileNotFoundError:
-            raise
-        except _failures() as error:
+        except _failures() as raised:
+            error = _behind(raised)
+            if isinstance(error, FileNotFoundError):
+                raise
             why = _reason(error)
             if _is_hopeless(error):
                 raise ValueError(f"{url}: {why}") from None
@@ -355,6 +367,13 @@ def _failures() -> tuple[type[BaseException], ...]:
     """Return the errors of stores: the system's, and those of packages that are in use."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in FAILURES)
     return (OSError, EOFError, *(one for one in found if one))
+
+
+def _behind(error: BaseException) -> BaseException:
+    """Return the failure of a web server for which fsspec says that nothing is there."""
+    cause = error.__cause__
+    failed = isinstance(cause, _failures()) and not isinstance(cause, FileNotFoundError)
+    return cause if cause and failed and getattr(cause, "status", FAILS) >= FAILS else error
 
 
 def _is_hopeless(error: BaseException) -> bool:
