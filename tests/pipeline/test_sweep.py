@@ -26,8 +26,8 @@ from lucency.cli import app as cli
 from lucency.cli.app import app
 from lucency.config.protocol import BASE, Protocol, parse_protocol, read_protocol
 from lucency.core.files import BusyError
+from lucency.core.locks import locked
 from lucency.core.predictions import load_predictions
-from lucency.core.stage import locked
 from lucency.evaluation.sweep_optimism import conclude_sweep, optimism_table
 from lucency.models import training as train_module
 from lucency.pipeline import stages, sweep_study

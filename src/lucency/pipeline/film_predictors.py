@@ -23,6 +23,7 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from lucency.config.sections import AND, FROZEN, TEXTURE
 from lucency.core.files import write_whole
+from lucency.core.locks import LOCK, held_lock
 from lucency.core.manifest import (
     Manifest,
     Preparation,
@@ -37,7 +38,7 @@ from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
 from lucency.core.saved_files import SavedFields, read_fields
-from lucency.core.stage import LOCK, RECEIPT, fingerprint, fingerprint_file, held_lock
+from lucency.core.stage import RECEIPT, fingerprint, fingerprint_file
 from lucency.core.tables import film_tail, fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
 from lucency.ensemble.retrieval import NOBODY

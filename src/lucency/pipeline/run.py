@@ -30,13 +30,13 @@ from lucency.config.protocol import (
 )
 from lucency.config.sections import External, Source
 from lucency.core.files import make_folders, write_whole
+from lucency.core.locks import LOCK, locked
 from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
 from lucency.core.stage import (
-    LOCK,
     NOTE,
     RECEIPT,
     differences,
@@ -44,7 +44,6 @@ from lucency.core.stage import (
     fingerprint_of,
     inputs_of,
     is_complete,
-    locked,
 )
 from lucency.core.stores import absolute_place, url_of
 from lucency.data.film_files import film_exists
