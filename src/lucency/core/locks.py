@@ -1,6 +1,6 @@
 """Locks between processes: a file of the system's, or where it has none, a file that exists.
 
-The system releases a lock when its process dies.
+The system releases its own when their process dies.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ EXTRAS = {"s3": "'lucency[s3]'", "gs": "gcsfs", **dict.fromkeys(("az", "abfs", "
 OPTIONS: dict[str, dict[str, Any]] = {  # tries are counted here; an object is one request
     "s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "max_concurrency": 1},
 }
-WEB, CONNECT, SILENT = ("http", "https"), 5.0, 15.0  # schemes; seconds
-FAILS = 500  # and more, of HTTP: the server fails
+WEB, CONNECT, SILENT = ("http:", "https:"), 5.0, 15.0  # schemes; seconds
+ABSENT, REFUSED = (404, 410), (401, 403)  # of HTTP
 SIGNS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "updated", "created")
 HOPELESS = {  # of errors of the system: another try would be the same
     errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
@@ -300,7 +300,7 @@ def _system(scheme: str, process: int) -> Any:
 
 def _options(scheme: str) -> dict[str, Any]:
     """Return what a store's package is given; a silent web server is left as soon as s3fs does."""
-    if scheme not in WEB:
+    if f"{scheme}:" not in WEB:
         return OPTIONS.get(scheme, {})
     from aiohttp import ClientTimeout
 
@@ -348,7 +348,7 @@ def _patiently(act: Callable[[], Answer], url: str) -> Answer:
         try:
             return act()
         except _failures() as raised:
-            error = _behind(raised)
+            error = _behind(raised) if url.startswith(WEB) else raised
             if isinstance(error, FileNotFoundError):
                 raise
             why = _reason(error)
@@ -370,15 +370,18 @@ def _failures() -> tuple[type[BaseException], ...]:
 
 
 def _behind(error: BaseException) -> BaseException:
-    """Return the failure of a web server for which fsspec says that nothing is there."""
+    """Return what a web server's error is, where fsspec says of each that nothing is there."""
     cause = error.__cause__
-    failed = isinstance(cause, _failures()) and not isinstance(cause, FileNotFoundError)
-    return cause if cause and failed and getattr(cause, "status", FAILS) >= FAILS else error
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, _failures()):
+        return error
+    return error if getattr(cause, "status", 0) in ABSENT else cause
 
 
 def _is_hopeless(error: BaseException) -> bool:
     if isinstance(error, OSError) and not isinstance(error, (TimeoutError, ConnectionError)):
         return isinstance(error, PermissionError) or error.errno in HOPELESS
+    if getattr(error, "status", 0) in REFUSED:
+        return True
     return bool(REFUSALS.search(type(error).__name__))
 
 

@@ -7,7 +7,6 @@ tar is read from its start, so that many films of it are read together, in its o
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -28,6 +27,7 @@ from lucency.data.film_archives import (
     DAMAGE,
     HEADER,
     NOUNS,
+    PASSING,
     PNG_START,
     SIXTEEN_BIT_PNG,
     FilmArchive,
@@ -45,7 +45,6 @@ from lucency.data.film_archives import (
 from lucency.data.film_names import member_of, place_in
 from lucency.data.film_size import LARGEST_FILE
 
-PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}  # a disk fails, perhaps not for long
 PAUSE = 0.1  # seconds before a film is read once more
 AHEAD = 8  # films that are fetched from a store before they are needed
 STARTS, BATCH = 32, 4096  # films of a store whose first bytes are fetched at once, and of a turn
@@ -114,8 +113,8 @@ def identify_films(places: Sequence[str]) -> list[tuple[int, int, str]]:
 def load_film(file: FilmFile) -> LoadedFilm:
     """Return the content of a film's file, or the reason why it cannot be had.
 
-    Where a disk fails (PASSING) it is read once more. Raises ValueError where a store fails: the
-    film may be sound.
+    Where a disk fails (PASSING) it is read once more, unless it lies in a compressed tar. Raises
+    ValueError where a store fails: the film may be sound.
     """
     if isinstance(file, LoadedFilm):
         return file

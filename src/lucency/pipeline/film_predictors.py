@@ -536,8 +536,11 @@ def _origin(folder: Path, weights: str) -> str:
 
 
 def _usable(file: Path, origin: str) -> OnnxNetwork | None:
-    """Return an opened ONNX file; None where it is not there, damaged, or of another origin."""
-    if not file.is_file():
+    """Return an opened ONNX file; None where it is not there, damaged, or of another origin.
+
+    Nor is one without its fingerprint, which is written once it has been compared with torch.
+    """
+    if not (file.is_file() and file.with_suffix(SUM).is_file()):
         return None
     try:
         opened = open_onnx(file)
