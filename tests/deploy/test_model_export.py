@@ -224,7 +224,7 @@ def test_a_second_call_looks_at_members_and_what_was_fitted(combined: Path, tmp_
         with pytest.raises(ValueError, match=f"{file} is damaged: delete {place}, then"):
             export_model(combined, name=name, out=place)
         shutil.rmtree(place / "members" / "1")
-        with pytest.raises(ValueError, match="is damaged|1/model.json is absent"):
+        with pytest.raises(ValueError, match=f"{file} is damaged|1/model.json is absent"):
             export_model(combined, name=name, out=place)
 
 

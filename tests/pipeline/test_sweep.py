@@ -438,7 +438,7 @@ class Started:
         """Kill the process while it is at its trial of this number; return the trial."""
         until = time.monotonic() + 120
         while time.monotonic() < until:
-            begun = re.findall(r"^Trial (\d+) of 0 to", self.log.read_text(), re.MULTILINE)
+            begun = re.findall(r"^Trial (\d+) \(\d+ of", self.log.read_text(), re.MULTILINE)
             if len(begun) >= trials:
                 self.process.send_signal(signal.SIGKILL)
                 self.process.wait()

@@ -113,11 +113,12 @@ def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False)
     Of a network: model.onnx, weights.safetensors. Of what was fitted beside networks:
     predictor.json, predictor.safetensors, and in members/ a folder for each of those that it is
     made of. Beside them model.json, MODEL_CARD.md, and receipt.json, by which a second call finds
-    the work done; it compares the files with what model.json states. `name` is by default the network that is best on validation films; `int8` adds
-    the network in 8 bits. Raises ValueError for a run that is not finished or has no such model,
-    for an `out` that holds something else or an export that is not whole, where 8 bits are slower, and where a logit of a
-    network's model.onnx differs from torch's by more than TOLERANCE, or a feature by more than that
-    share of their range, on PARITY_FILMS films of the run, validation films first.
+    the work done; it compares the files with what model.json states. `name` is by default the
+    network that is best on validation films; `int8` adds the network in 8 bits. Raises ValueError
+    for a run that is not finished or has no such model, for an `out` that holds something else or
+    an export that is not whole, where 8 bits are slower, and where a logit of a network's
+    model.onnx differs from torch's by more than TOLERANCE, or a feature by more than that share of
+    their range, on PARITY_FILMS films of the run, validation films first.
     """
     run = open_run_folder(folder)
     require_finished(run)
