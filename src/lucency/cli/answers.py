@@ -50,7 +50,7 @@ def write_csv_out(table: pd.DataFrame, **choices: Any) -> None:
     """
     if sys.stdout.isatty():
         text = table.select_dtypes(["object", "string"])
-        table = table.assign(**text.map(lambda cell: printable(str(cell))))
+        table = table.assign(**text.map(lambda cell: printable(str(cell)), na_action="ignore"))
     write_out(table.to_csv(index=False, lineterminator="\n", **choices))
 
 

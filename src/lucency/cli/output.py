@@ -19,7 +19,7 @@ from lucency.config.protocol import Protocol, find_protocol, read_protocol
 from lucency.core.files import why_no_file, write_whole
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
-from lucency.core.progress import say
+from lucency.core.progress import printable, say
 from lucency.core.stage import RECEIPT, Failures
 from lucency.core.tables import Answer
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled, read_labels
@@ -379,7 +379,7 @@ def issues_in_words(table: pd.DataFrame, *, checks: int) -> str:
         lines.append(f"  {row['check']}{cases}: {row['remedy']}")
     counts = _severities(table)
     found = f"{counts['serious']} serious, {counts['notes']} to note" if lines else "nothing found"
-    return "\n".join([*lines, f"{found}, by {checks} checks"]) + "\n"
+    return "\n".join([*map(printable, lines), f"{found}, by {checks} checks"]) + "\n"
 
 
 def issues_in_json(table: pd.DataFrame, *, checks: int) -> Answer:
