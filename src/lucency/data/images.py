@@ -44,7 +44,7 @@ LEFT_OUT = {  # fields of `Walk`, in words
     "fragments": ("half-downloaded file", ""),
     "dicomdirs": ("DICOMDIR file", ""),
     "unreadable_folders": ("folder", " that cannot be read"),
-    "others": ("file", " that by name and first bytes is no film"),
+    "others": ("file", " without the name or first bytes of a film"),
 }
 BESIDE = tuple(LEFT_OUT)[:-1]  # what is odd beside films that a table names
 BIT_DEPTHS = (8, 10, 12, 14, 16)
