@@ -1,6 +1,7 @@
 """The walk that finds films for every command: links, cycles, hidden files, what is left out."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dicom_films import dicom_bytes, stored_for
 from lucency.core.manifest import Manifest, Preparation, empty_boxes
 from lucency.data import images
 from lucency.data.bit_depth import find_bits
+from lucency.data.film_files import load_film, why_no_film
 from lucency.data.images import film_files, films_below, locate_films, read_grey, walk_films
 from lucency.pipeline.film_inference import read_films
 
@@ -142,3 +144,26 @@ def test_a_pipe_is_refused_unread(tmp_path: Path):
     with pytest.raises(ValueError, match="a pipe or a device, expected a file"):
         read_grey(tmp_path / "pipe.png")
     assert find_bits([tmp_path / "pipe.png"]).bits
+
+
+def test_files_of_a_folder_are_films_or_left_out_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    touch(tmp_path, "1.png", "2.png", "notes", "table.csv", "3.tif", ".hidden")
+    films = film_files(tmp_path)
+    line = capsys.readouterr().err
+    counts = [int(count) for count in re.findall(r"(\d+) (?:file|picture|hidden)", line)]
+    assert len(films) + sum(counts) == 6
+    assert "2 files without the name or first bytes of a film (notes, …)" in line
+
+
+def test_a_link_to_nowhere_is_named_and_hides_where_it_leads(tmp_path: Path):
+    (tmp_path / "1.png").symlink_to("/archive/DOE^JANE/1.png")
+    _, rejected = read_films_of(tmp_path)
+    assert rejected == ["cannot be read: a link to a file that is absent"]
+    assert why_no_film(tmp_path / "2.png") == "no such file"
+
+
+def read_films_of(folder: Path) -> tuple[list[str], list[str]]:
+    loaded = [load_film(file) for file in films_below([folder])]
+    return [one.place for one in loaded], [one.reason for one in loaded]
