@@ -64,7 +64,7 @@ def test_what_is_left_out_is_said_in_one_line(
         f"Left out below {tmp_path}: 3 hidden or system files (.DS_Store, …), 3 hidden or system "
         "folders (.trash, …), 2 pictures in another format (2.tif, …), 2 half-downloaded files "
         "(.azDownload-0af3-4.png, …), 1 DICOMDIR file (DICOMDIR), 2 folders that cannot be read "
-        "(locked, …)\n"
+        "(locked, …), 1 file without the name or first bytes of a film (labels.csv)\n"
     )
     assert film_files(tmp_path / "__MACOSX" / "..")[0].name == "1.png"
 
@@ -77,7 +77,11 @@ def test_a_folder_and_a_film_of_it_are_one_film_each(
     assert [file.name for file in films_below(named)] == ["2.png", "1.png", "._x.png"]
     with pytest.raises(ValueError, match="none holds no film; expected PNG, JPEG or DICOM films"):
         films_below([tmp_path / "none"])
-    assert capsys.readouterr().err == ""
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in lines] == [
+        "1 file without the name or first bytes of a film (none/labels.csv)",
+        "1 file without the name or first bytes of a film (labels.csv)",
+    ]
 
 
 def test_the_url_of_a_local_place_is_that_place(tmp_path: Path):
