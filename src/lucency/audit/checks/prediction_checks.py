@@ -129,8 +129,8 @@ def chance(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     known = ~np.isnan(predictions.area[:-1, 0])
     over = "" if known.all() else f"; {mean_over(predictions.findings, known)}"
     message = (
-        f"{predictions.network}: macro AUC is {value:.3f} ({low[-1]:.3f} to {high[-1]:.3f}, by "
-        f"{RESAMPLES} resamples, which the evaluation may have more or fewer of{over}), "
+        f"{predictions.network}: macro AUC is {value:.3f} ({low[-1]:.3f} to {high[-1]:.3f} by "
+        f"{RESAMPLES} resamples, not those of the evaluation{over}), "
         "whose interval holds .5, chance: it may have learnt nothing"
     )
     whole = ["macro"] if holds[-1] else []
