@@ -486,7 +486,9 @@ def test_a_trial_says_its_number_and_which_of_how_many_it_is(
         sweep=types.SimpleNamespace(trials=3), finish=lambda *_, **__: None
     )
     trial: Any = types.SimpleNamespace(number=0, set_user_attr=lambda *_: None)
-    run: Any = types.SimpleNamespace(out=Path("out"))
+    home, quick = Path("out"), Path(__file__).parents[2] / "protocols" / "quick.toml"
+    places = dict.fromkeys(("out", "source", "cache", "shared"), home)
+    run = Run(protocol=read_protocol(quick), workers=1, **places)
     for name, does in {
         "_score": lambda *_: (0.5, ""),
         "_minutes": lambda _: 1.0,
