@@ -39,7 +39,19 @@ def write_out(text: str) -> None:
     """Write lines to standard output, as they are; on a terminal so that no name commands it."""
     if sys.stdout.isatty():
         text = "\n".join(map(printable, text.split("\n")))
+    text = text.encode(errors="backslashreplace").decode()  # bytes of names that are no UTF-8
     typer.echo(text, nl=False, color=True)  # nothing is stripped of names
+
+
+def write_csv_out(table: pd.DataFrame, **choices: Any) -> None:
+    """Write a table to standard output as CSV; on a terminal each name in one line.
+
+    `choices` are those of `to_csv`.
+    """
+    if sys.stdout.isatty():
+        text = table.select_dtypes(["object", "string"])
+        table = table.assign(**text.map(lambda cell: printable(str(cell)), na_action="ignore"))
+    write_out(table.to_csv(index=False, lineterminator="\n", **choices))
 
 
 def print_audit(found: Audit, out: Path | None, json: bool) -> None:

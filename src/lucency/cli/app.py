@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
 from io import TextIOWrapper
-from typing import Annotated, Any, cast
+from pathlib import Path
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from typer.core import TyperGroup
@@ -28,6 +31,8 @@ ELSEWHERE = {  # what other programs call a command of ours
     "fit": "run", "infer": "predict", "inference": "predict", "test": "evaluate",
     "validate": "evaluate", "convert": "export",
 }  # fmt: skip
+BROKEN_PIPE = 141  # 128 and SIGPIPE, as of other programs
+ENDING = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT)  # errors of standard output
 LONGEST = 1200  # signs of an error's line; names in it may be of any length
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
@@ -63,25 +68,67 @@ def main() -> None:
 def call(*, before: Callable[[], None] | None = None) -> int:
     """Run the command in `sys.argv`, after `before`, and return its exit status.
 
-    What people can mend is one line on standard error and status 2.
+    What people can mend is one line on standard error and status 2. Where nobody reads standard
+    output any more, as behind `| head`, the command ends without a line, as by SIGPIPE.
     """
     share_cores()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that cannot write a sign shows "?"
     try:
-        if before:
-            before()
-        _check_together(sys.argv[1:])
-        status = int(app(standalone_mode=False, prog_name="lucency") or 0)
+        return _called(before)
     except USAGE as error:
         return _failed(_usage_line(error))
     except (ValueError, OSError, *errors_of_memory()) as error:
         known = isinstance(error, (ValueError, OSError)) or says_out_of_memory(error)
         if os.environ.get("LUCENCY_TRACEBACK") or not known:
             raise
+        if isinstance(error, OSError) and error.filename is None and error.errno in ENDING:
+            return _ended(error)
         return _failed(_message(error))
-    return status
+
+
+def _called(before: Callable[[], None] | None) -> int:
+    """Run the command, and write all of its answer."""
+    try:
+        if before:
+            before()
+        _check_together(sys.argv[1:])
+        status = int(app(standalone_mode=False, prog_name="lucency") or 0)
+        if sys.stdout:
+            sys.stdout.flush()
+        return status
+    except SystemExit as end:  # what typer and rich make of a pipe that is not read any more
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
+
+
+def _ended(error: OSError) -> int:
+    """Return the status where standard output takes no more, after a line unless its reader left.
+
+    Errors of files have names, see `lucency.core.files`.
+    """
+    output = sys.__stdout__
+    if output is None or (isinstance(error, BrokenPipeError) and not _is_left(output)):
+        return _failed(_message(error))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output.fileno())  # or Python would try once more at its end
+    os.close(nowhere)
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    return _failed(f"standard output: {str(error.strerror).lower()}; expected a place to write to")
+
+
+def _is_left(output: TextIO) -> bool:
+    """Return whether nobody reads a pipe any more, or rich has already seen that of a help page."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    if os.path.samestat(os.fstat(output.fileno()), Path(os.devnull).stat()):
+        return True
+    watch = select.poll()
+    watch.register(output, 0)
+    return any(state & select.POLLERR for _, state in watch.poll(0))
 
 
 def _check_together(words: list[str]) -> None:

@@ -75,6 +75,15 @@ def film_exists(place: str | Path) -> bool:
         return False
 
 
+def why_no_film(place: str | Path) -> str:
+    """Return why there is no film at a place.
+
+    Where a link leads is not stated: links to films of a DICOM archive hide the names of folders.
+    """
+    absent = "no such file"
+    return "a link to a file that is absent" if os.path.islink(place) else absent  # noqa: PTH114
+
+
 def stat_film(place: str | Path) -> FilmStat | None:
     """Return a film's size and the sign of its content; None where it is not there."""
     if url_of(place):
@@ -124,6 +133,8 @@ def load_film(file: FilmFile) -> LoadedFilm:
     read = partial(load_member, str(file), *found) if found else partial(_of_file, Path(file))
     try:
         return _patiently(read)
+    except FileNotFoundError:
+        return LoadedFilm(str(file), b"", 0, f"cannot be read: {why_no_film(file)}")
     except OSError as error:
         return LoadedFilm(str(file), b"", 0, f"cannot be read: {error.strerror}")
     except ValueError as error:

@@ -58,7 +58,7 @@ from lucency.models.metadata import (
 )
 from lucency.models.onnx_runtime import SUM, OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
-from lucency.pipeline.run import command_of, open_run_folder, validation_auc
+from lucency.pipeline.run import command_of, open_run_folder, validation_auc, whole_weights
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
@@ -528,11 +528,12 @@ def _on_onnx(opened: OnnxNetwork) -> OpenNetwork:
 
 
 def _origin(folder: Path, weights: str) -> str:
-    """Return the fingerprint of all that an ONNX file is made from."""
+    """Return the fingerprint of all that an ONNX file is made from; ValueError where damaged."""
     known = read_metadata(folder)
     about = {name: getattr(known, name) for name in ("architecture", "mean", "std", "size")}
     about |= {"colour": known.colour, "head": known.head.model_dump(), "exporter": EXPORTER}
-    return fingerprint({**about, "weights": fingerprint_file(folder / weights)})
+    whole = whole_weights(folder) if weights == WEIGHTS else fingerprint_file(folder / weights)
+    return fingerprint({**about, "weights": whole})
 
 
 def _usable(file: Path, origin: str) -> OnnxNetwork | None:
