@@ -5,7 +5,8 @@ from __future__ import annotations
 import json as text_of
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from lucency.core.tables import Answer, Audit
 
+OUTPUT = "standard output"
 LINES = 30  # of a table on a terminal
 SHOWN_METRICS = {
     "auc": "AUC", "average_precision": "average precision", "f1": "F1", "precision": "precision",
@@ -40,7 +42,17 @@ def write_out(text: str) -> None:
     if sys.stdout.isatty():
         text = "\n".join(map(printable, text.split("\n")))
     text = text.encode(errors="backslashreplace").decode()  # bytes of names that are no UTF-8
-    typer.echo(text, nl=False, color=True)  # nothing is stripped of names
+    with naming_output():
+        typer.echo(text, nl=False, color=True)  # nothing is stripped of names
+
+
+@contextmanager
+def naming_output() -> Iterator[None]:
+    """Let an error of the system that comes here be one of standard output, by name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), OUTPUT) from error
 
 
 def write_csv_out(table: pd.DataFrame, **choices: Any) -> None:

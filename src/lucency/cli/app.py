@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import select
 import sys
 import time
 from collections.abc import Callable
 from io import TextIOWrapper
-from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
+from lucency.cli.answers import OUTPUT, naming_output, write_out
 from lucency.cli.audit_commands import audit_group
 from lucency.cli.data_commands import data_group
 from lucency.cli.deploy_commands import export, results, serve, view
@@ -32,7 +30,6 @@ ELSEWHERE = {  # what other programs call a command of ours
     "validate": "evaluate", "convert": "export",
 }  # fmt: skip
 BROKEN_PIPE = 141  # 128 and SIGPIPE, as of other programs
-ENDING = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT)  # errors of standard output
 LONGEST = 1200  # signs of an error's line; names in it may be of any length
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
@@ -83,7 +80,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         known = isinstance(error, (ValueError, OSError)) or says_out_of_memory(error)
         if os.environ.get("LUCENCY_TRACEBACK") or not known:
             raise
-        if isinstance(error, OSError) and error.filename is None and error.errno in ENDING:
+        if isinstance(error, OSError) and error.filename == OUTPUT:
             return _ended(error)
         return _failed(_message(error))
 
@@ -95,40 +92,24 @@ def _called(before: Callable[[], None] | None) -> int:
             before()
         _check_together(sys.argv[1:])
         status = int(app(standalone_mode=False, prog_name="lucency") or 0)
-        if sys.stdout:
-            sys.stdout.flush()
+        with naming_output():
+            if sys.stdout:
+                sys.stdout.flush()
         return status
-    except SystemExit as end:  # what typer and rich make of a pipe that is not read any more
-        if isinstance(end.__context__, BrokenPipeError):
-            raise end.__context__ from None
+    except SystemExit as end:  # what rich makes of a help page that is not read to its end
+        with naming_output():
+            if isinstance(end.__context__, BrokenPipeError):
+                raise end.__context__ from None
         raise
 
 
 def _ended(error: OSError) -> int:
-    """Return the status where standard output takes no more, after a line unless its reader left.
-
-    Errors of files have names, see `lucency.core.files`.
-    """
-    output = sys.__stdout__
-    if output is None or (isinstance(error, BrokenPipeError) and not _is_left(output)):
-        return _failed(_message(error))
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, output.fileno())  # or Python would try once more at its end
-    os.close(nowhere)
-    if isinstance(error, BrokenPipeError):
-        return BROKEN_PIPE
-    return _failed(f"standard output: {str(error.strerror).lower()}; expected a place to write to")
-
-
-def _is_left(output: TextIO) -> bool:
-    """Return whether nobody reads a pipe any more, or rich has already seen that of a help page."""
-    if not hasattr(select, "poll"):  # Windows
-        return True
-    if os.path.samestat(os.fstat(output.fileno()), Path(os.devnull).stat()):
-        return True
-    watch = select.poll()
-    watch.register(output, 0)
-    return any(state & select.POLLERR for _, state in watch.poll(0))
+    """Return the status where standard output takes no more; a line, unless its reader left."""
+    if sys.__stdout__:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.__stdout__.fileno())  # or Python would try once more at its end
+        os.close(nowhere)
+    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _failed(_message(error))
 
 
 def _check_together(words: list[str]) -> None:
@@ -215,7 +196,7 @@ def _print_version(chosen: bool) -> bool:
     if chosen:
         from importlib.metadata import version
 
-        typer.echo(version("lucency"))
+        write_out(version("lucency") + "\n")
         raise typer.Exit
     return chosen
 

@@ -88,8 +88,9 @@ def run_server(
 
 def announce(line: str) -> None:
     """Write a line to standard output at once: who started the service reads the address there."""
-    sys.stdout.write(printable(line) + "\n")
-    sys.stdout.flush()
+    if sys.stdout:  # none where it was closed
+        sys.stdout.write(printable(line) + "\n")
+        sys.stdout.flush()
 
 
 def server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:

@@ -26,7 +26,7 @@ from lucency.core.manifest import Prepared, counted, listed, load_prepared
 from lucency.core.plan import Plan, joined, load_plan
 from lucency.core.predictions import load_predictions
 from lucency.core.progress import progress, say
-from lucency.core.saved_files import read_json, write_json
+from lucency.core.saved_files import naming_damage, read_json, write_json
 from lucency.core.stage import NOTE, fingerprint_file, fingerprint_of, is_complete, produce
 from lucency.core.tables import Answer
 from lucency.deploy.model_card import NOTICE, kind_of, model_card, require_kept, software
@@ -166,7 +166,9 @@ def _damage(folder: Path, again: str) -> Iterator[str]:
         yield f"{folder / MODEL} is absent"
         return
     about = read_json(folder / MODEL, remedy=again)
-    for name, known in about["fingerprints"].items():
+    with naming_damage(folder / MODEL, kinds=(KeyError, AttributeError), remedy=again):
+        fingerprints = dict(about["fingerprints"].items())
+    for name, known in fingerprints.items():
         file = folder / name
         if "." in name and not file.is_file():  # others are of stages
             yield f"{file} is absent"

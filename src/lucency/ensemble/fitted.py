@@ -150,16 +150,12 @@ class RuleFields(SavedFields):
 
 
 class PredictorFields(DecisionFields):
-    """What predictor.json holds beside its version.
-
-    `arrays` is the fingerprint of predictor.safetensors, "" of before it was kept.
-    """
+    """What predictor.json holds beside its version, and the fingerprint of its arrays."""
 
     model_config = ConfigDict(extra="forbid")
     kind: str
     validation_auc: float
     rule: RuleFields
-    arrays: str = ""
 
 
 def load_predictor(folder: Path) -> FittedPredictor:

@@ -147,6 +147,8 @@ def how_to_replace(folder: Path) -> str:
     """Return what to do where a file in a network's folder, a run's or exported, is damaged."""
     if (folder / MODEL).is_file():
         return f"delete {folder} and export the model again (lucency export RUN --out DIR)"
+    if folder.parent.name != "networks":
+        return "fetch its folder again from where it was trained"
     return f"delete {folder}, then the same `lucency run` as before trains this network again"
 
 
