@@ -210,5 +210,5 @@ def test_standard_output_without_space_is_named(
     monkeypatch.setattr("sys.argv", ["lucency", *words])
     into(os.open("/dev/full", os.O_WRONLY))
     assert call() == 2
-    line = "lucency: standard output: no space left on device; expected a place to write to\n"
+    line = "lucency: standard output: no space left on device; expected a place to read or write\n"
     assert capfd.readouterr().err == line

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from io import TextIOWrapper
+from traceback import extract_tb
 from typing import Annotated, Any, cast
 
 import typer
@@ -96,11 +97,13 @@ def _called(before: Callable[[], None] | None) -> int:
             if sys.stdout:
                 sys.stdout.flush()
         return status
-    except SystemExit as end:  # what rich makes of a help page that is not read to its end
-        with naming_output():
-            if isinstance(end.__context__, BrokenPipeError):
-                raise end.__context__ from None
-        raise
+    except SystemExit as end:  # what typer makes of any pipe that breaks, and rich of a help page
+        error = end.__context__
+        if not isinstance(error, BrokenPipeError):
+            raise
+        if any(frame.name == "on_broken_pipe" for frame in extract_tb(end.__traceback__)):
+            error.filename = OUTPUT
+        raise error from None
 
 
 def _ended(error: OSError) -> int:

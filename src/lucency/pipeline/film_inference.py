@@ -65,7 +65,7 @@ def predict_disk(
 
     Films that cannot be read are named on standard error too. Raises ValueError when not one can.
     """
-    files, predictor = films_below(films), open_predictor(folder, name=name, engine=engine)
+    predictor, files = open_predictor(folder, name=name, engine=engine), films_below(films)
     if not any(_is_there(file) for file in files):
         raise ValueError(f"{files[0]}: {why_no_film(files[0])}; expected films, or folders of them")
     return predictor.name, _predicted(predictor, files, named=bool(name))
