@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ DONE, REFUSED, SAME = "done all the same", "one line and status 2", "the same by
 CHAPTER = "a chapter left out by name and status 3"
 RIGHT = (DONE, REFUSED, SAME, CHAPTER)
 YEARS = 365 * 86_400
+PATIENCE = 180  # seconds, after which a command with less memory counts as hung
 SHARES = 4  # of the memory that a command takes beside what it began with; half is one of them
 LOCALE = "tr_TR.UTF-8"
 DEVICE = re.compile(rb'"(?:device|checksum)": "[^"]*"')
@@ -131,6 +133,7 @@ def _addresses(key: str) -> int:
 
 def _limited(act: Callable[[], int], size: int) -> Callable[[], int]:
     def limited() -> int:
+        signal.alarm(PATIENCE)
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
         return act()
 

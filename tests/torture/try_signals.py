@@ -16,9 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +25,7 @@ import numpy as np
 
 import lucency
 from lucency.cli.stopping import STOPPED
+from torture.range_server import download_from, start_server
 from torture.tally import Tally, script, tally
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -49,7 +48,7 @@ COMMANDS = {  # what makes `new`
 COMPARED = ("*.csv", "*.tar.gz", "*.safetensors", "*.png", "prepared/shards/*")
 SERVE = "serve runs/demo --port 0"
 COLD = "check protocols/quick.toml"
-CONTENT, BLOCK = np.random.default_rng(0).bytes(1_000_000), 20_000
+PAUSE = 0.05  # seconds after each block of an archive
 UNTIMED = ("receipt", "history", "training", "timing", "sources")  # in names: they hold seconds
 
 
@@ -67,10 +66,11 @@ def tries(times: int) -> Iterator[Tally]:
         place = Path(folder).resolve()
         ended = in_child(lambda: make_place(place), place / "made.txt")
         assert ended.status == 0, ended.text
-        with serving_archives() as port:
-            import_all()
-            for name, words in COMMANDS.items():
-                yield from of_command(name, words, place, port, times)
+        server, port = start_server(pause=PAUSE)
+        import_all()
+        for name, words in COMMANDS.items():
+            yield from of_command(name, words, place, port, times)
+        server.communicate()
         yield from of_service(place, times)
         yield from of_start(place, times)
 
@@ -229,55 +229,6 @@ def make_place(place: Path) -> None:
     os.chdir(place)
     train_run()
     command("predict runs/demo films/00000001_000.png", 0)
-
-
-class Trickle(BaseHTTPRequestHandler):
-    """Sends CONTENT, or what follows a byte of it, slowly."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
-        self.send_response(206 if start else 200)
-        if start:
-            last = len(CONTENT) - 1
-            self.send_header("Content-Range", f"bytes {start}-{last}/{len(CONTENT)}")
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        self.send_header("ETag", '"one"')
-        self.end_headers()
-        for place in range(start, len(CONTENT), BLOCK):
-            self.wfile.write(CONTENT[place : place + BLOCK])
-            time.sleep(0.01)
-
-
-@contextmanager
-def serving_archives() -> Iterator[int]:
-    """Lend the port of a server in a child of this process."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Trickle)
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        server.serve_forever()
-    server.server_close()
-    try:
-        yield server.server_address[1]
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def download_from(port: int) -> None:
-    """Let `lucency data download nih` of this process fetch the archives of a port."""
-    from lucency.data import download
-
-    digest = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
-    archives = [
-        download.Archive(name, f"http://127.0.0.1:{port}/{name}", len(CONTENT), digest)
-        for name in ("images_001.tar.gz", "images_002.tar.gz")
-    ]
-    download.BLOCK = BLOCK
-    download.download = partial(download.download, archives=archives)
 
 
 if __name__ == "__main__":
