@@ -6,7 +6,6 @@ Letters in shapes: n films, k findings, c columns (the findings, then macro and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
 from lucency.core.manifest import listed, mean_over
+from lucency.core.memory import thread_pool
 from lucency.core.parallel import usable_cores
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap, intervals
@@ -237,7 +237,7 @@ def _values(columns: Sequence[Column], weights: Weights) -> Values:
         return {WITHOUT_BIAS: one[UNBIASED], **one}
 
     workers = min(usable_cores(), THREADS) if len(cells.owner) <= MANY_CELLS else 1
-    with ThreadPoolExecutor(workers) as threads:
+    with thread_pool(workers) as threads:
         found = list(threads.map(measured, columns[::-1]))  # all cells first: they take longest
     return {name: np.stack([one[name] for one in found[::-1]]) for name in found[0]}
 
