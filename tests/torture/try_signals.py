@@ -67,6 +67,7 @@ class Ended(NamedTuple):
 
 def tries(times: int) -> Iterator[Tally]:
     """Yield a tally of each command and signal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     with tempfile.TemporaryDirectory(prefix="signals-") as folder:
         place = Path(folder).resolve()
         ended = in_child(lambda: make_place(place), place / "made.txt")

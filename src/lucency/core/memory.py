@@ -37,7 +37,7 @@ def check_room(*, threads: int = 0) -> None:
     has no memory to begin, and oneDNN, in torch, runs code for gradients that it could not write, a
     segmentation fault.
     """
-    left, wanted = _room(), ROOM + threads * THREAD
+    left, wanted = max(0.0, _room()), ROOM + threads * THREAD
     if left < wanted:
         raise MemoryError(
             f"{left / 2**20:.0f} MiB are left of what ulimit -v allows, expected {wanted >> 20}"
