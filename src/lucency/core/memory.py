@@ -1,4 +1,7 @@
-"""Memory that runs out: each library says so in errors of its own; people read one line."""
+"""Memory that runs out: libraries say so each in its own errors, people read one line.
+
+What cannot bear it begins only where there is room.
+"""
 
 from __future__ import annotations
 
