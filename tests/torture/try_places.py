@@ -16,7 +16,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture.fault_layer import ALL, LAYER, UNHINDERED, Fault, in_child, start_again_with_layer
+from torture.fault_layer import (
+    ALL,
+    LAYER,
+    UNHINDERED,
+    Ended,
+    Fault,
+    in_child,
+    start_again_with_layer,
+)
 from torture.tally import Tally, script, tally
 from torture.tiny_commands import COMMANDS, INCOMPLETE, RUN, Bench, called, content, wrong_end
 
@@ -109,9 +117,16 @@ def with_less_memory(bench: Bench, name: str, times: int) -> Iterator[str]:
         ended = in_child(
             _limited(called(name), limit), place=bench.place, notes=bench.notes, fault=Fault(ALL)
         )
-        yield wrong_end(ended) or bench.wrong_between(name) or bench.wrong_again(name) or {
-            0: DONE, 2: REFUSED, INCOMPLETE: CHAPTER,
-        }[ended.status]  # fmt: skip
+        yield _end_of(bench, name, ended)
+
+
+def _end_of(bench: Bench, name: str, ended: Ended) -> str:
+    if wrong := wrong_end(ended):
+        return wrong
+    if ended.status == INCOMPLETE:  # beside the page are notes why
+        return bench.wrong_again(name) or CHAPTER
+    wrong = bench.wrong_between(name) or bench.wrong_again(name)
+    return wrong or {0: DONE, 2: REFUSED}[ended.status]
 
 
 def _measured(act: Callable[[], int]) -> Callable[[], int]:

@@ -36,9 +36,9 @@ THREAD = 16 << 20  # beside them for each thread: its stack, and what it begins 
 def check_room(*, threads: int = 0) -> None:
     """Raise MemoryError where little is left of the addresses that `ulimit -v` allows.
 
-    Where they end, most libraries raise errors. Two do not: Python waits for ever for a thread that
-    has no memory to begin, and oneDNN, in torch, runs code for gradients that it could not write, a
-    segmentation fault.
+    Where they end, most libraries raise errors, but not all, nor always: Python waits for ever for
+    a thread that has no memory to begin; oneDNN, in torch, runs code for gradients that it could
+    not write, a segmentation fault.
     """
     left, wanted = max(0.0, _room()), ROOM + threads * THREAD
     if left < wanted:
