@@ -34,7 +34,7 @@ endif
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
-quick: $(READY)  ## Run a smaller experiment: a first page in about a minute
+quick: $(READY)  ## Run a smaller experiment: a first page in minutes
 	$(BIN)/lucency run protocols/quick.toml --out runs/quick
 
 demo: $(READY)  ## Run the demo experiment on phantoms and name the report to open

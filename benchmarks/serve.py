@@ -133,7 +133,7 @@ def served(place: Path, *, model: str) -> Iterator[Address]:
     named = ["--model", model] if model else []
     with tempfile.TemporaryFile("w+") as log:
         words = [*LUCENCY, "serve", str(place), "--port", "0", *named]
-        process = subprocess.Popen(words, stderr=log, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(words, stderr=log, stdout=log)
         try:
             yield ready(process, log.fileno())
         finally:

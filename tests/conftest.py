@@ -21,6 +21,7 @@ from lucency.data.labels import read_nih
 from workplace import build_workplace, train_run
 
 offline.block()
+offline.block_children()
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it; tests press Ctrl-C
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,11 +1,13 @@
 """The process of the tests reaches no other machine: an audit hook refuses and notes connections.
 
-Processes that it forks have the hook too, those that it starts as programs do not.
+Processes that it forks have the hook too, and Python programs that it starts with its environment.
 """
 
 import ipaddress
+import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 REFUSED: list[str] = []  # what was refused, so that a test may look
@@ -65,3 +67,10 @@ def refuse_outward(event: str, arguments: tuple[Any, ...]) -> None:
 def block() -> None:
     """Refuse connections to other machines in this process, from here to its end."""
     sys.addaudithook(refuse_outward)
+
+
+def block_children() -> None:
+    """Let Python programs that this process starts do the same, by a sitecustomize of the tests."""
+    here = Path(__file__).parent
+    places = [str(here / "children"), str(here), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))

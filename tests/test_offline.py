@@ -1,4 +1,4 @@
-"""The process of the tests reaches no other machine; importing Lucency opens no connection."""
+"""Tests, and what they start, reach no other machine; importing Lucency opens no connection."""
 
 import socket
 import subprocess
@@ -52,6 +52,12 @@ def test_another_machine_is_refused_and_noted(host: str):
         urllib.request.urlopen(f"http://{f'[{host}]' if ':' in host else host}/", timeout=0.1)
     assert len(offline.REFUSED) == before + 2
     del offline.REFUSED[before:]
+
+
+def test_a_program_that_tests_start_reaches_no_other_machine():
+    words = [sys.executable, "-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert "OutwardError: tests reach no other machine" in done.stderr
 
 
 def test_a_packet_to_another_machine_is_refused():

@@ -222,6 +222,7 @@ def test_macro_at_chance_is_serious_and_a_finding_is_a_note():
     assert macro.examples == ("macro",)
     area = roc_auc_score(HONEST.label, _noise(HONEST.probability), average="macro")
     assert f"macro AUC is {area:.3f}" in macro.message
+    assert " by 200 resamples, not those of the evaluation" in macro.message
     assert check_predictions(_changed(_noise))[0].severity == "serious"
 
 

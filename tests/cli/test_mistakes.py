@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 
 from lucency.cli.app import call
-from lucency.models.metadata import FORMAT, MODEL, VERSION
+from lucency.models.metadata import FORMAT, METADATA, MODEL, VERSION, WEIGHTS
 from workplace import FEW
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mistakes.txt"
@@ -99,6 +99,8 @@ MISTAKES = {
     "folder that holds no film": "predict runs/demo empty",
     "film that is nowhere": "predict runs/demo film.png",
     "film that is none": "predict runs/demo scores.csv",
+    "film by a link to nowhere": "predict runs/demo lost.png",
+    "DICOM films without their table": "predict runs/demo --source dicom --root archive",
     "archive that is cut": "predict runs/demo cut.zip",
     "name of a film that the run lacks": "explain runs/demo 99999999_000.png --out new",
     "film before the model": "predict films/00000001_000.png runs/demo",
@@ -122,6 +124,10 @@ MISTAKES = {
     "run of another protocol": "run protocols/quick.toml --out runs/demo",
     "run of a later version": "report later",
     "run of an older version": "run older/protocol.toml --out older",
+    "weights that are damaged": "run protocols/demo.toml --out damaged",
+    "checks of damaged weights": "check damaged",
+    "predictions by damaged weights": "predict damaged films --model test_resnet",
+    "checks of a network that was edited": "check edited",
     "model of a later version": "predict later-model films/00000001_000.png",
     "predictions of a study": "predict study films",
     "report of a study": "report study",
@@ -131,6 +137,10 @@ MISTAKES = {
     "similar films of no run": "similar runs/demo/networks/test_resnet films/00000001_000.png",
     # Tables
     "table that is nowhere": f"evaluate score.csv --labels {LABELS}",
+    "table by a link to nowhere": f"evaluate lost.csv --labels {LABELS}",
+    "a pipe in place of a table": "data describe pipe.csv",
+    "a device in place of a table": "data describe /dev/null",
+    "label that is misspelt": "data describe misspelt.csv",
     "table in a folder": f"evaluate films --labels {LABELS}",
     "table without labels": "evaluate scores.csv",
     "labels in a folder": "evaluate scores.csv --labels chestxray14",
@@ -255,6 +265,9 @@ def write_tables(place: Path, scores: pd.DataFrame) -> None:
         book.writestr("[Content_Types].xml", "<Types/>")
         book.writestr("xl/workbook.xml", "<workbook/>")
     (place / "full.csv").symlink_to("/dev/full")
+    for name in ("lost.csv", "lost.png"):
+        (place / name).symlink_to(f"nowhere{Path(name).suffix}")
+    os.mkfifo(place / "pipe.csv")
 
 
 def write_labels(place: Path) -> None:
@@ -266,6 +279,10 @@ def write_labels(place: Path) -> None:
     table.to_csv(place / "one-class.csv", index=False)
     table.drop(columns="patient").to_csv(place / "no-patients.csv", index=False)
     table.rename(columns={"image": "picture"}).to_csv(place / "other-columns.csv", index=False)
+    first = {**labels.iloc[0], "Finding Labels": "Effusion|Hernya"}
+    pd.DataFrame([first, *labels.iloc[1:].to_dict("records")]).to_csv(
+        place / "misspelt.csv", index=False
+    )
     for name in ("no-patients", "one-class"):
         shutil.copy(place / f"{name}.csv", place / "films")
 
@@ -301,7 +318,7 @@ def write_runs(place: Path) -> None:
         copy = shutil.copytree if source.is_dir() else shutil.copy
         (place / "unfinished").mkdir(exist_ok=True)
         copy(source, place / "unfinished" / name)
-    for name in ("later", "older", "study"):
+    for name in ("later", "older", "study", "damaged", "edited"):
         shutil.copytree(demo, place / name, symlinks=True)
     text = (demo / "protocol.toml").read_text()
     (place / "later" / "protocol.toml").write_text(
@@ -309,6 +326,9 @@ def write_runs(place: Path) -> None:
     )
     receipt = place / "older" / "split" / "receipt.json"
     receipt.write_text(receipt.read_text().replace('"seed"', '"number"'))
+    change_byte(place / "damaged" / "networks" / "test_resnet" / WEIGHTS)
+    edited = place / "edited" / "networks" / "test_resnet" / METADATA
+    edited.write_text(edited.read_text().replace("test_resnet", "test_resneT", 1))
     shutil.rmtree(place / "study")
     (place / "study").mkdir()
     shutil.copy(place / "protocols" / "ablation-balance.toml", place / "study" / "protocol.toml")
@@ -319,6 +339,12 @@ def write_runs(place: Path) -> None:
     (place / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
     with zipfile.ZipFile(place / "model.pth", "w") as packed:
         packed.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+
+
+def change_byte(file: Path) -> None:
+    """Change the last byte of a file."""
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,19 @@
 """What commands print for people on a terminal: short tables, few decimals, every lost film."""
 
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from lucency.audit.checks.issue import Issue, issue_table
-from lucency.cli.answers import SHOWN_METRICS, evaluation_in_words, write_out
+from lucency.cli.answers import SHOWN_METRICS, evaluation_in_words, write_csv_out, write_out
 from lucency.cli.app import app, call
 from lucency.cli.output import issues_in_words
 from lucency.pipeline.film_inference import MOST_NAMED
@@ -120,3 +126,89 @@ def test_an_error_on_a_terminal_holds_no_commands_to_it(
     monkeypatch.setattr("sys.argv", ["lucency", "predict", "\x1b[2J", "\u202e.png"])
     assert call() == 2
     assert capsys.readouterr().err.startswith("lucency: \\x1b[2J")
+
+
+NAMES = pd.DataFrame(
+    {"film": ["a\nb.png", "\udcff.png", "c.png"], "score": [0.5, 0.25, float("nan")]}
+)
+
+
+def test_names_in_a_piped_table_are_as_they_are_and_can_be_traced(
+    capsys: pytest.CaptureFixture[str],
+):
+    write_csv_out(NAMES)
+    out = capsys.readouterr().out
+    assert out == 'film,score\n"a\nb.png",0.5\n\\udcff.png,0.25\nc.png,\n'
+    assert pd.read_csv(io.StringIO(out))["film"][0] == "a\nb.png"
+
+
+def test_a_name_on_a_terminal_is_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    write_csv_out(NAMES)
+    assert capsys.readouterr().out == "film,score\na\\nb.png,0.5\n\\udcff.png,0.25\nc.png,\n"
+    about = {"severity": "note", "check": "c", "remedy": "r", "count": 1}
+    issue = Issue(**about, message="a\nb.png is odd", examples=())
+    assert (
+        issues_in_words(issue_table([issue]), checks=1).splitlines()[0] == "note: a\\nb.png is odd"
+    )
+
+
+@pytest.fixture
+def into(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Let standard output be a file that is open for writing."""
+    opened = list[TextIO]()
+
+    def write_into(number: int) -> None:
+        opened.append(os.fdopen(number, "w"))
+        for name in ("stdout", "__stdout__"):
+            monkeypatch.setattr(sys, name, opened[0])
+
+    yield write_into
+    opened[0].close()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["protocols"]])
+def test_output_that_nobody_reads_ends_the_command_in_silence(
+    words: list[str],
+    into: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr("sys.argv", ["lucency", *words])
+    reader, writer = os.pipe()
+    os.close(reader)
+    into(writer)
+    assert call() == 141
+    assert capfd.readouterr().err == ""
+
+
+def test_another_pipe_that_breaks_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, into: Callable[[int], None], capfd: pytest.CaptureFixture[str]
+):
+    def broken() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    reader, writer = os.pipe()
+    into(writer)
+    monkeypatch.setattr("sys.argv", ["lucency", "protocols"])
+    monkeypatch.setattr("lucency.config.protocol.list_protocols", broken)
+    assert call() == 2
+    os.close(reader)
+    assert "Broken pipe" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("words", [["--version"], ["protocols"]])
+def test_standard_output_without_space_is_named(
+    words: list[str],
+    into: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr("sys.argv", ["lucency", *words])
+    into(os.open("/dev/full", os.O_WRONLY))
+    assert call() == 2
+    line = "lucency: standard output: no space left on device; expected a place to write to\n"
+    assert capfd.readouterr().err == line

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from lucency.core.files import LOCKLESS, BusyError
+from lucency.core.locks import locked
 from lucency.core.stage import (
     RECEIPT,
     differences,
@@ -24,7 +25,6 @@ from lucency.core.stage import (
     fingerprint_file,
     fingerprint_of,
     is_complete,
-    locked,
     produce,
 )
 

@@ -60,6 +60,15 @@ def test_fields_that_were_changed_are_refused_until_their_checksum_is_taken_out(
     assert read_json(file)["findings"] == ["Edema", "Mass"]
 
 
+def test_numbers_that_other_programs_do_not_read_are_not_written(tmp_path: Path):
+    file = tmp_path / "model.json"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(file, {"threshold": np.nan}, finite=True)
+    assert [*tmp_path.iterdir()] == []
+    write_json(file, {"threshold": np.nan})
+    assert np.isnan(read_json(file)["threshold"])
+
+
 def test_an_error_of_the_system_names_the_file_and_advises_no_deletion(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

@@ -13,7 +13,7 @@ import pytest
 from lucency.balance.imbalance import measure
 from lucency.cli.output import describe_imbalance
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, save_manifest
-from lucency.data.labels import Labels, read_labels
+from lucency.data.labels import Labels, read_labelled, read_labels
 
 TABLE = b"image,patient,Mass,age,Edema,view\na,1,0,55,1,PA\nb,1,,61,1.0,AP\nc,2,1,,0.0,PA\n"
 NIH = b"Image Index,Finding Labels,Follow-up #\na,Mass|Edema,0\nb,No Finding,1\nc,Hernia,0\n"
@@ -270,3 +270,36 @@ def test_the_command_says_how_many_have_no_finding_and_their_share(shared: Path,
     (tmp_path / "few.csv").write_text("image,Mass,Edema\na,,0\nb,0,0\nc,1,\nd,0,0\n")
     own = describe_imbalance(tmp_path / "few.csv", figure=None)["no_finding"]
     assert own == {"films": 2, "share": 0.5, "not_stated": 1}
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("Mass|Hernya", r"labels\.csv, line 3, Finding Labels: finding 'Hernya' .*'Mass\|Hernya'"),
+        ("Mass||Edema", r"line 3, Finding Labels: finding '' .*\(the cell: 'Mass\|\|Edema'\)"),
+        ("Mass|No Finding", r"line 3, Finding Labels: found 'Mass\|No Finding', expected [^(]*$"),
+    ],
+)
+def test_an_error_in_a_cell_shows_the_cell(tmp_path: Path, cell: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, NIH.replace(b"No Finding", cell.encode()))
+
+
+def test_a_table_of_nih_without_follow_up_numbers_is_read(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    whole = pd.read_csv(shared / "nih" / "Data_Entry_2017.csv", index_col=False)
+    whole.drop(columns="Follow-up #").to_csv(tmp_path / "labels.csv", index=False)
+    films = read_labelled(tmp_path / "labels.csv")
+    assert "NIH's label file of November 2017, 112,120 films" in films.origin
+    assert "follow_up" not in films.facts
+    assert "no column 'Follow-up #': films are not compared by visit" in capsys.readouterr().err
+
+
+def test_versions_that_follow_up_numbers_alone_tell_apart_are_both_named(
+    shared: Path, tmp_path: Path
+):
+    whole = pd.read_csv(shared / "nih" / "Data_Entry_2017_v2020.csv", index_col=False)
+    whole.drop(columns="Follow-up #").to_csv(tmp_path / "labels.csv", index=False)
+    origin = read_labelled(tmp_path / "labels.csv").origin
+    assert "NIH's later label file, as on Kaggle or NIH v2020 label file" in origin

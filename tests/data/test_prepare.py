@@ -131,7 +131,7 @@ def test_broken_films_are_refused_with_their_reason(tmp_path: Path, capfd: pytes
         (tmp_path / "film.png").write_bytes(content)
         with pytest.raises(ValueError, match=reason):
             read_grey(tmp_path / "film.png")
-    with pytest.raises(ValueError, match="cannot be read: No such file"):
+    with pytest.raises(ValueError, match="cannot be read: no such file"):
         read_grey(tmp_path / "absent.png")
     assert capfd.readouterr().err == ""  # found before a decoder could issues_of
     (tmp_path / "film.png").write_bytes(png(64, 64, b"these are not pixels"))
@@ -517,7 +517,7 @@ def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):
     prepared = prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
     assert prepared.rejected.to_numpy().tolist() == [
         ["00003.png", "zero bytes"],
-        ["00017.png", "cannot be read: No such file or directory"],
+        ["00017.png", "cannot be read: no such file"],
     ]
     assert len(prepared.manifest) == 28
     assert "00003.png" not in prepared.manifest.image

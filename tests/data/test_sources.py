@@ -1,5 +1,6 @@
 """Sources as a stage: what is missing is said, what changed noticed, nothing drawn in vain."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,14 @@ from lucency.config.sections import Source
 from lucency.core.manifest import FINDINGS as MANIFEST_FINDINGS
 from lucency.core.manifest import Manifest
 from lucency.data.film_names import below_folder, places_below
-from lucency.data.sources import absent_places, draw_source, film_inputs, list_films, read_films
+from lucency.data.sources import (
+    absent_places,
+    draw_source,
+    film_inputs,
+    list_films,
+    read_films,
+    with_both_labels,
+)
 
 FINDINGS = ("Mass",)
 TABLE = "image,patient,Mass\na,1,0\nb,1,1\nc,2,\n"
@@ -53,6 +61,15 @@ def test_films_that_are_all_missing_are_refused(tmp_path: Path, missing: bool):
         (tmp_path / "films" / f"{name}.png").unlink()
     with pytest.raises(ValueError, match="none of the 3 films lies below"):
         read(source, tmp_path)
+
+
+def test_labels_from_which_nothing_can_be_learned_are_refused(tmp_path: Path):
+    films = read(place(tmp_path / "films"), tmp_path)
+    assert with_both_labels(films) is films
+    for value, message in ((0, "0 labels of 1 and 2 of 0"), (1, "2 labels of 1 and 0 of 0")):
+        alike = replace(films, label=np.full_like(films.label, value))
+        with pytest.raises(ValueError, match=rf"labels\.csv.*: of Mass none .*{message}.*nothing"):
+            with_both_labels(alike)
 
 
 def test_a_name_that_looks_like_a_copy_s_is_refused(tmp_path: Path):

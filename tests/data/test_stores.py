@@ -4,9 +4,13 @@ import errno
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -603,6 +607,61 @@ def test_a_server_that_is_not_there_is_named(
         ValueError, match=r"s3://films/x: the store fails, 2 tries in .*not connect"
     ):
         run_of(f"s3://{BUCKET}/x", tmp_path / "run", "--until", "prepare")
+
+
+@pytest.fixture
+def one_pause(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stores are tried twice, at once; a silent web server is left soon."""
+    monkeypatch.setattr(stores, "PAUSES", (0.0,))
+    monkeypatch.setattr(stores, "SILENT", 0.1)
+    stores._system.cache_clear()
+    yield
+    stores._system.cache_clear()
+
+
+@pytest.mark.parametrize("act", [stores.find_object, stores.read_object])
+def test_a_web_server_that_never_answers_is_left(one_pause: None, act: Callable[[str], object]):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/films/1.png"
+        with pytest.raises(ValueError, match=f"{url}: the store fails, 2 tries in [0-2] s"):
+            act(url)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (404, ""),
+        (410, ""),
+        (403, "/1.png: 403"),
+        (429, "the store fails, 2 tries .*429"),
+        (503, "the store fails, 2 tries .*503"),
+    ],
+)
+def test_what_a_web_server_lacks_is_absent_and_what_it_fails_for_is_not(
+    one_pause: None, status: int, message: str
+):
+    answer = partial(BaseHTTPRequestHandler.send_error, code=status)
+    kind = type("Answering", (BaseHTTPRequestHandler,), {
+        "do_GET": lambda self: answer(self), "do_HEAD": lambda self: answer(self),
+        "log_message": lambda *_: None,
+    })  # fmt: skip
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/films/1.png"
+            if message:
+                with pytest.raises(ValueError, match=message):
+                    stores.find_object(url)
+            else:
+                assert stores.find_object(url) is None
+        finally:
+            server.shutdown()
+
+
+def test_an_object_that_is_not_in_s3_is_absent(server: str, one_pause: None):
+    assert stores.find_object(f"s3://{BUCKET}/nothing.png") is None
+    with pytest.raises(FileNotFoundError):
+        stores.read_object(f"s3://{BUCKET}/nothing.png")
 
 
 def test_without_credentials_the_line_says_so(

@@ -1,6 +1,7 @@
 """The walk that finds films for every command: links, cycles, hidden files, what is left out."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dicom_films import dicom_bytes, stored_for
 from lucency.core.manifest import Manifest, Preparation, empty_boxes
 from lucency.data import images
 from lucency.data.bit_depth import find_bits
+from lucency.data.film_files import load_film, why_no_film
 from lucency.data.images import film_files, films_below, locate_films, read_grey, walk_films
 from lucency.pipeline.film_inference import read_films
 
@@ -62,7 +64,7 @@ def test_what_is_left_out_is_said_in_one_line(
         f"Left out below {tmp_path}: 3 hidden or system files (.DS_Store, …), 3 hidden or system "
         "folders (.trash, …), 2 pictures in another format (2.tif, …), 2 half-downloaded files "
         "(.azDownload-0af3-4.png, …), 1 DICOMDIR file (DICOMDIR), 2 folders that cannot be read "
-        "(locked, …)\n"
+        "(locked, …), 1 file without the name or first bytes of a film (labels.csv)\n"
     )
     assert film_files(tmp_path / "__MACOSX" / "..")[0].name == "1.png"
 
@@ -75,7 +77,11 @@ def test_a_folder_and_a_film_of_it_are_one_film_each(
     assert [file.name for file in films_below(named)] == ["2.png", "1.png", "._x.png"]
     with pytest.raises(ValueError, match="none holds no film; expected PNG, JPEG or DICOM films"):
         films_below([tmp_path / "none"])
-    assert capsys.readouterr().err == ""
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in lines] == [
+        "1 file without the name or first bytes of a film (none/labels.csv)",
+        "1 file without the name or first bytes of a film (labels.csv)",
+    ]
 
 
 def test_the_url_of_a_local_place_is_that_place(tmp_path: Path):
@@ -142,3 +148,26 @@ def test_a_pipe_is_refused_unread(tmp_path: Path):
     with pytest.raises(ValueError, match="a pipe or a device, expected a file"):
         read_grey(tmp_path / "pipe.png")
     assert find_bits([tmp_path / "pipe.png"]).bits
+
+
+def test_files_of_a_folder_are_films_or_left_out_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    touch(tmp_path, "1.png", "2.png", "notes", "table.csv", "3.tif", ".hidden")
+    films = film_files(tmp_path)
+    line = capsys.readouterr().err
+    counts = [int(count) for count in re.findall(r"(\d+) (?:file|picture|hidden)", line)]
+    assert len(films) + sum(counts) == 6
+    assert "2 files without the name or first bytes of a film (notes, …)" in line
+
+
+def test_a_link_to_nowhere_is_named_and_hides_where_it_leads(tmp_path: Path):
+    (tmp_path / "1.png").symlink_to("/archive/DOE^JANE/1.png")
+    _, rejected = read_films_of(tmp_path)
+    assert rejected == ["cannot be read: a link to a file that is absent"]
+    assert why_no_film(tmp_path / "2.png") == "no such file"
+
+
+def read_films_of(folder: Path) -> tuple[list[str], list[str]]:
+    loaded = [load_film(file) for file in films_below([folder])]
+    return [one.place for one in loaded], [one.reason for one in loaded]

@@ -186,6 +186,60 @@ def test_a_second_call_finds_the_work_done(exported: Path, folder: Path):
         export_model(folder, name=NETWORKS[0], out=exported)
 
 
+def change_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x01
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"receipt.json"}))
+def test_a_second_call_names_a_file_that_is_not_whole(
+    exported: Path, folder: Path, tmp_path: Path, name: str
+):
+    place = Path(shutil.copytree(exported, tmp_path / "copy"))
+    again = re.escape(f"delete {place}, then the same command exports it again")
+    if name == "MODEL_CARD.md":  # which may be edited
+        change_a_byte(place / name)
+        assert export_model(folder, name=NAME, out=place) == place
+    else:
+        change_a_byte(place / name)
+        found = (
+            rf"^\S+{re.escape(name)} (is damaged|was changed|cannot be read).*: {again}|; {again}"
+        )
+        with pytest.raises(ValueError, match=found):
+            export_model(folder, name=NAME, out=place)
+    (place / name).unlink()
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} is absent: {again}"):
+        export_model(folder, name=NAME, out=place)
+
+
+@pytest.mark.usefixtures("written")
+def test_a_second_call_looks_at_members_and_what_was_fitted(combined: Path, tmp_path: Path):
+    name = f"logistic on {NAME}"
+    out = export_model(combined, name=name, out=tmp_path / "out")
+    assert export_model(combined, name=name, out=out) == out
+    for file in ("predictor.json", "predictor.safetensors", "members/1/model.onnx"):
+        place = Path(shutil.copytree(out, tmp_path / file.replace("/", "-")))
+        change_a_byte(place / file)
+        with pytest.raises(ValueError, match=f"{file} is damaged: delete {place}, then"):
+            export_model(combined, name=name, out=place)
+        shutil.rmtree(place / "members" / "1")
+        with pytest.raises(ValueError, match=f"{file} is damaged|1/model.json is absent"):
+            export_model(combined, name=name, out=place)
+
+
+def test_damaged_arrays_of_what_was_fitted_are_named(combined: Path, tmp_path: Path):
+    own = combined / "ensemble" / f"logistic on {NAME}".replace(" ", "-")
+    place = Path(shutil.copytree(own, tmp_path / "fitted"))
+    content = bytearray((place / "predictor.safetensors").read_bytes())
+    content[-1] ^= 0x01
+    (place / "predictor.safetensors").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"predictor\.safetensors cannot be read .*delete the folder"
+    ):
+        load_predictor(place)
+
+
 def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path):
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(ValueError, match="was not made by this program"):
@@ -456,7 +510,7 @@ def test_a_damaged_file_is_refused(exported: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"model\.onnx .*export"):
         lu.load(place).predict(film)
     (place / "model.json").write_text("{")
-    with pytest.raises(ValueError, match=r"model\.json cannot be read .*export the model anew"):
+    with pytest.raises(ValueError, match=r"model\.json cannot be read .*export the model again"):
         lu.load(place)
     (place / "model.json").unlink()
     with pytest.raises(ValueError, match=r"holds no model\.json, which lucency export wrote"):

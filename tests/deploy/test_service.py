@@ -519,7 +519,7 @@ def test_the_command_serves_and_stops(folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(service, "predict_named", slowly)
 
     lines: list[str] = []
-    monkeypatch.setattr("lucency.deploy.listening.say", lines.append)
+    monkeypatch.setattr("lucency.deploy.listening.announce", lines.append)
 
     def visit() -> None:
         while not lines:

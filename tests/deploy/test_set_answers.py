@@ -109,8 +109,13 @@ def test_findings_that_are_undecided_on_every_film_are_named(
         cutoff_note="",
     )
     line = messages(everything)
-    assert f"Sets of error 0.1: 2 of 3 findings undecided on every film: {FEW[0]}, {FEW[2]}" in line
-    assert "; always holds present: 3 patients with it" in line
+    first = f"{FEW[0]} (always holds present: 3 patients with it, expected 9 or more)"
+    assert (
+        f"Sets of error 0.1: 2 of 3 findings undecided on every film: {first}; {FEW[2]}\n" in line
+    )
+    alike = messages(replace(everything, note=(everything.note[0],) * 3))
+    assert f": {FEW[0]}, {FEW[2]} (always" in alike
+    assert alike.count("always holds") == 1
     assert "undecided" not in messages(replace(everything, present_from=np.ones(3)))
 
 

@@ -21,8 +21,8 @@ from lucency.cli import evaluate_commands
 from lucency.config.protocol import Protocol, parse_external, parse_protocol, read_protocol
 from lucency.config.sections import External, Split
 from lucency.core.files import BusyError
+from lucency.core.locks import locked
 from lucency.core.manifest import Manifest, empty_boxes, load_prepared
-from lucency.core.stage import locked
 from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import RECALIBRATED_ON, ExternalValidation
 from lucency.pipeline import added_tests, stages

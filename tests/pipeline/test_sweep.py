@@ -26,8 +26,8 @@ from lucency.cli import app as cli
 from lucency.cli.app import app
 from lucency.config.protocol import BASE, Protocol, parse_protocol, read_protocol
 from lucency.core.files import BusyError
+from lucency.core.locks import locked
 from lucency.core.predictions import load_predictions
-from lucency.core.stage import locked
 from lucency.evaluation.sweep_optimism import conclude_sweep, optimism_table
 from lucency.models import training as train_module
 from lucency.pipeline import stages, sweep_study
@@ -438,7 +438,7 @@ class Started:
         """Kill the process while it is at its trial of this number; return the trial."""
         until = time.monotonic() + 120
         while time.monotonic() < until:
-            begun = re.findall(r"^Trial (\d+) of 0 to", self.log.read_text(), re.MULTILINE)
+            begun = re.findall(r"^Trial (\d+) \(\d+ of", self.log.read_text(), re.MULTILINE)
             if len(begun) >= trials:
                 self.process.send_signal(signal.SIGKILL)
                 self.process.wait()
@@ -477,3 +477,24 @@ def test_thirty_trials_killed_three_times_by_two_processes(films: Path, tmp_path
     assert went_on
     words = (tmp_path / "out" / "evaluation" / "conclusion.txt").read_text()
     assert "the optimism of choosing the best is" in words
+
+
+def test_a_trial_says_its_number_and_which_of_how_many_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    trials: Any = types.SimpleNamespace(
+        sweep=types.SimpleNamespace(trials=3), finish=lambda *_, **__: None
+    )
+    trial: Any = types.SimpleNamespace(number=0, set_user_attr=lambda *_: None)
+    home, quick = Path("out"), Path(__file__).parents[2] / "protocols" / "quick.toml"
+    places = dict.fromkeys(("out", "source", "cache", "shared"), home)
+    run = Run(protocol=read_protocol(quick), workers=1, **places)
+    for name, does in {
+        "_score": lambda *_: (0.5, ""),
+        "_minutes": lambda _: 1.0,
+        "_discard_weights": lambda _: None,
+    }.items():
+        monkeypatch.setattr(sweep_study, name, does)
+    sweep_study._do_trial(run, trials, trial, {"training.epochs": 2})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["Trial 0 (1 of 3): training.epochs = 2", "Trial 0: val AUC 0.500"]

@@ -45,7 +45,7 @@ def served_process(place: Path, *, files: int = 0) -> Iterator[Served]:
 
     words = [sys.executable, "-m", "lucency", "serve", str(place), "--port", "0"]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(words, stderr=log, stdout=subprocess.DEVNULL, preexec_fn=limit)
+        process = subprocess.Popen(words, stderr=log, stdout=log, preexec_fn=limit)
         try:
             yield _ready(process, log.fileno())
         finally:

@@ -20,7 +20,7 @@ from torture.hostile_files import (
 from torture.parser_tries import WRONG, try_files, try_words
 from torture.tally import Tally, script
 
-TIMES = 1_000
+TIMES = 10_000
 
 
 def tries(times: int) -> Iterator[Tally]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json as text_of
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from lucency.core.tables import Answer, Audit
 
+OUTPUT = "standard output"
 LINES = 30  # of a table on a terminal
 SHOWN_METRICS = {
     "auc": "AUC", "average_precision": "average precision", "f1": "F1", "precision": "precision",
@@ -39,7 +41,29 @@ def write_out(text: str) -> None:
     """Write lines to standard output, as they are; on a terminal so that no name commands it."""
     if sys.stdout.isatty():
         text = "\n".join(map(printable, text.split("\n")))
-    typer.echo(text, nl=False, color=True)  # nothing is stripped of names
+    text = text.encode(errors="backslashreplace").decode()  # bytes of names that are no UTF-8
+    with naming_output():
+        typer.echo(text, nl=False, color=True)  # nothing is stripped of names
+
+
+@contextmanager
+def naming_output() -> Iterator[None]:
+    """Let an error of the system that comes here be one of standard output, by name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), OUTPUT) from error
+
+
+def write_csv_out(table: pd.DataFrame, **choices: Any) -> None:
+    """Write a table to standard output as CSV; on a terminal each name in one line.
+
+    `choices` are those of `to_csv`.
+    """
+    if sys.stdout.isatty():
+        text = table.select_dtypes(["object", "string"])
+        table = table.assign(**text.map(lambda cell: printable(str(cell)), na_action="ignore"))
+    write_out(table.to_csv(index=False, lineterminator="\n", **choices))
 
 
 def print_audit(found: Audit, out: Path | None, json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from lucency.cli.answers import OUTPUT, naming_output, write_out
 from lucency.cli.audit_commands import audit_group
 from lucency.cli.data_commands import data_group
 from lucency.cli.deploy_commands import export, results, serve, view
@@ -28,6 +29,7 @@ ELSEWHERE = {  # what other programs call a command of ours
     "fit": "run", "infer": "predict", "inference": "predict", "test": "evaluate",
     "validate": "evaluate", "convert": "export",
 }  # fmt: skip
+BROKEN_PIPE = 141  # 128 and SIGPIPE, as of other programs
 LONGEST = 1200  # signs of an error's line; names in it may be of any length
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
@@ -63,25 +65,51 @@ def main() -> None:
 def call(*, before: Callable[[], None] | None = None) -> int:
     """Run the command in `sys.argv`, after `before`, and return its exit status.
 
-    What people can mend is one line on standard error and status 2.
+    What people can mend is one line on standard error and status 2. Where nobody reads standard
+    output any more, as behind `| head`, the command ends without a line, as by SIGPIPE.
     """
     share_cores()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that cannot write a sign shows "?"
     try:
-        if before:
-            before()
-        _check_together(sys.argv[1:])
-        status = int(app(standalone_mode=False, prog_name="lucency") or 0)
+        return _called(before)
     except USAGE as error:
         return _failed(_usage_line(error))
     except (ValueError, OSError, *errors_of_memory()) as error:
         known = isinstance(error, (ValueError, OSError)) or says_out_of_memory(error)
         if os.environ.get("LUCENCY_TRACEBACK") or not known:
             raise
+        if isinstance(error, OSError) and error.filename == OUTPUT:
+            return _ended(error)
         return _failed(_message(error))
-    return status
+
+
+def _called(before: Callable[[], None] | None) -> int:
+    """Run the command, and write all of its answer."""
+    try:
+        if before:
+            before()
+        _check_together(sys.argv[1:])
+        status = int(app(standalone_mode=False, prog_name="lucency") or 0)
+        with naming_output():
+            if sys.stdout:
+                sys.stdout.flush()
+        return status
+    except SystemExit as end:  # what rich makes of a help page that is not read to its end
+        with naming_output():
+            if isinstance(end.__context__, BrokenPipeError):
+                raise end.__context__ from None
+        raise
+
+
+def _ended(error: OSError) -> int:
+    """Return the status where standard output takes no more; a line, unless its reader left."""
+    if sys.__stdout__:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.__stdout__.fileno())  # or Python would try once more at its end
+        os.close(nowhere)
+    return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _failed(_message(error))
 
 
 def _check_together(words: list[str]) -> None:
@@ -168,7 +196,7 @@ def _print_version(chosen: bool) -> bool:
     if chosen:
         from importlib.metadata import version
 
-        typer.echo(version("lucency"))
+        write_out(version("lucency") + "\n")
         raise typer.Exit
     return chosen
 

@@ -45,7 +45,7 @@ def phantom(  # noqa: PLR0913 - the knobs of one data set
         "shortcut": shortcut, "hospital": hospital,
     }  # fmt: skip
     write = partial(draw_phantom, knobs, workers or os.cpu_count() or 1)
-    typer.echo(str(produce(out, inputs=knobs, write=write)))
+    answers.write_out(f"{produce(out, inputs=knobs, write=write)}\n")
 
 
 @data_group.command()
@@ -71,7 +71,7 @@ def download(
     from lucency.data.download import NIH_PAGE, NIH_TABLES, download
 
     download(name, out)
-    typer.echo(str(out))
+    answers.write_out(f"{out}\n")
     say(f"They are read as they are; put the label files beside: {NIH_TABLES}, from {NIH_PAGE}")
 
 

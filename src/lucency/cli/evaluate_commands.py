@@ -105,14 +105,14 @@ def test_on_source(
     from lucency.pipeline.added_tests import add_external_test, answer
 
     choice = chosen_source(about, name=name, changes=changes)
-    with _named_by_options():
+    with named_by_options():
         found = add_external_test(run, choice)
     print_answer(answer(run, found, out=out), json, words=external_in_words)
 
 
 @contextmanager
-def _named_by_options() -> Iterator[None]:
-    """Let an error of an external test name options in place of the keys of a protocol."""
+def named_by_options() -> Iterator[None]:
+    """Let an error of an external test or source name options in place of a protocol's keys."""
     from lucency.core.files import BusyError
 
     try:
@@ -131,6 +131,7 @@ def in_options(message: str) -> str:
     >>> in_options("external.0 (ov): both are phantoms")
     'external test ov: both are phantoms'
     """
+    message = re.sub(r", or external\.\d+\.\w+ of a protocol,", "", message)
     own = re.sub(r"\bexternal\.\d+ \(([a-z0-9-]+)\)", r"external test \1", message)
     own = re.sub(rf"\bexternal\.\d+\.({'|'.join(OPTIONS)})\b", _option, own)
     return re.sub(r"\bexternal\.\d+\.(?=[a-z])", "--set ", own)

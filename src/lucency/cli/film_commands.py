@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lucency.cli import answers, options
+from lucency.cli.evaluate_commands import named_by_options
 
 
 def predict(  # noqa: PLR0913 - the options of one command
@@ -45,6 +46,7 @@ def predict(  # noqa: PLR0913 - the options of one command
     """
     from lucency.cli.answers import in_json
     from lucency.core.files import write_table
+    from lucency.data.several_sources import own_keys
     from lucency.pipeline.film_inference import films_for_programs, predict_disk, predict_source
 
     if bool(films) == bool(source):
@@ -53,15 +55,18 @@ def predict(  # noqa: PLR0913 - the options of one command
         columns = options.label_columns(image_column, patient_column)
         about = {"source": source, "root": root, "labels": labels, **columns}
         place = options.chosen_source(about, changes=changes)
-        shown, table = predict_source(model, place, name=name, engine=engine)
+        with named_by_options(), own_keys("external.0"):
+            shown, table = predict_source(model, place, name=name, engine=engine)
     elif root or labels or changes:
         raise ValueError("--root, --labels and --set are about --source: expected it beside them")
     else:
         shown, table = predict_disk(model, films or [], name=name, engine=engine)
     if csv:
         write_table(table, csv, float_format="%.6f")
-    text = in_json(films_for_programs(shown, table)) if json else f"{csv}\n" if csv else None
-    answers.write_out(text or table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    if json or csv:
+        answers.write_out(in_json(films_for_programs(shown, table)) if json else f"{csv}\n")
+    else:
+        answers.write_csv_out(table, float_format="%.4f")
 
 
 def explain(

@@ -16,10 +16,10 @@ from lucency.balance.imbalance import SIGNS, Change, cooccurrence, measure, no_f
 from lucency.balance.methods import plan_of_labels
 from lucency.cli.answers import estimate
 from lucency.config.protocol import Protocol, find_protocol, read_protocol
-from lucency.core.files import write_whole
+from lucency.core.files import why_no_file, write_whole
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
-from lucency.core.progress import say
+from lucency.core.progress import printable, say
 from lucency.core.stage import RECEIPT, Failures
 from lucency.core.tables import Answer
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled, read_labels
@@ -355,10 +355,14 @@ def _find_checked(what: Path) -> Path:
     what = find_protocol(what)
     if not what.exists() and what.suffix != ".toml":
         raise ValueError(
-            f"{what}: no such file or folder; expected a protocol, a run's folder, a "
+            f"{what}: {_nothing(what)}; expected a protocol, a run's folder, a "
             "predictions.npz or a table of predictions"
         )
     return what
+
+
+def _nothing(place: Path) -> str:
+    return why_no_file(place) if place.is_symlink() else "no such file or folder"
 
 
 def issues_in_words(table: pd.DataFrame, *, checks: int) -> str:
@@ -375,7 +379,7 @@ def issues_in_words(table: pd.DataFrame, *, checks: int) -> str:
         lines.append(f"  {row['check']}{cases}: {row['remedy']}")
     counts = _severities(table)
     found = f"{counts['serious']} serious, {counts['notes']} to note" if lines else "nothing found"
-    return "\n".join([*lines, f"{found}, by {checks} checks"]) + "\n"
+    return "\n".join([*map(printable, lines), f"{found}, by {checks} checks"]) + "\n"
 
 
 def issues_in_json(table: pd.DataFrame, *, checks: int) -> Answer:

@@ -128,10 +128,10 @@ def protocols(json: options.Json = False) -> None:
         answers.print_answer({one.name: one._asdict() for one in found}, json)
         return
     for one in found:
-        typer.echo(f"{one.name}: {one.about}")
+        answers.write_out(f"{one.name}: {one.about}\n")
         for key, text in (("cost", one.cost), ("result", one.result)):
             line = f"  {key}: {text or 'not measured'}"
-            typer.echo(fill(line, width=100, subsequent_indent="    "))
+            answers.write_out(fill(line, width=100, subsequent_indent="    ") + "\n")
 
 
 def do(

@@ -231,6 +231,17 @@ def _flush(place: Path, flags: int) -> None:
         os.close(opened)
 
 
+def why_no_file(place: Path) -> str:
+    """Return what stands at a place where a file is expected, or that nothing does."""
+    if not place.exists():
+        if place.is_symlink():
+            return f"is a link to {place.readlink()}, which is absent"
+        return "no such file"
+    if place.is_dir():
+        return "is a folder"
+    return "is a pipe, no file" if place.is_fifo() else "is a device or socket, no file"
+
+
 def named_error(error: OSError, file: Path) -> OSError:
     """Return an error of the system with the name of the file it is about."""
     return OSError(error.errno, error.strerror or str(error), str(file))

@@ -350,11 +350,14 @@ def load_manifest(folder: Path) -> Manifest:
         naming_damage(folder / "manifest.csv", kinds=(ValueError, FloatingPointError)),
         np.errstate(over="raise", invalid="raise"),
     ):
+        patient = table["patient"].to_numpy(dtype=np.int64)
+        label = table[list(findings)].to_numpy(dtype=np.float32)
+    with naming_damage(folder), np.errstate(over="ignore"):
         return Manifest(
             findings=findings,
             image=table["image"].to_numpy(dtype=str),
-            patient=table["patient"].to_numpy(dtype=np.int64),
-            label=table[list(findings)].to_numpy(dtype=np.float32),
+            patient=patient,
+            label=label,
             facts=table.drop(columns=["image", "patient", *findings]),
             boxes=boxes,
             origin=about.origin,

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import expit
 
-from lucency.core.files import write_arrays
+from lucency.core.files import why_no_file, write_arrays
 from lucency.core.manifest import PARTS, counted, require
 from lucency.core.saved_files import NUMBER, TEXT, WHOLE, naming_damage, read_array, read_arrays
 
@@ -276,6 +276,11 @@ def save_predictions(predictions: Predictions, file: Path) -> None:
     write_arrays(arrays, file)
 
 
+def why_no_predictions(file: Path) -> str:
+    """Return the message where predictions are expected in a file that is none."""
+    return f"{file}: {why_no_file(file)}; expected a table, a predictions.npz or a run"
+
+
 def load_predictions(file: str | Path) -> Predictions:
     """Read what `save_predictions` wrote; pickled content is refused.
 
@@ -283,7 +288,7 @@ def load_predictions(file: str | Path) -> Predictions:
     """
     file = Path(file)
     if not file.exists():
-        raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
+        raise ValueError(why_no_predictions(file))
     with file.open("rb") as stream, naming_damage(file):
         begins = stream.read(len(ARCHIVE))
     if begins != ARCHIVE:

@@ -105,6 +105,7 @@ def write_json(
     `plain` returns what JSON holds of a value that it does not know. With `finite` numbers that
     are not raise ValueError: other programs do not read them.
     """
+    assert CHECKSUM not in fields, "the checksum is added here"
     held = json.loads(json.dumps(fields, default=plain, allow_nan=not finite))
     write_whole(file, json.dumps({**held, CHECKSUM: _checksum(held)}, indent=1))
 

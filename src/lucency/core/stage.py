@@ -15,33 +15,28 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from lucency.core.files import (
-    LOCKLESS,
     BusyError,
     flush_folder,
     flush_tree,
     make_folders,
-    named_error,
     no_leftovers,
     refuse_full_disk,
     write_whole,
 )
+from lucency.core.locks import locked
 from lucency.core.memory import check_room
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 from lucency.core.saved_files import read_json
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 Inputs = Mapping[str, object]
 RECEIPT, NOTE = "receipt.json", "inputs.json"
-LOCK = ".lock"  # the end of a lock file's name; it lies beside the folder that is being written
 SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
 
 
@@ -108,75 +103,6 @@ def _lend(
         out.rmdir()  # is empty, or it would have been refused
     folder.rename(out)
     flush_folder(out.parent)
-
-
-@contextmanager
-def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a folder, a file beside it; the system releases it when this process dies.
-
-    Raises BusyError where another process holds it after `wait` seconds.
-    """
-    from filelock import Timeout
-
-    file = folder.with_name(folder.name + LOCK)
-    with ExitStack() as held:
-        try:
-            held.enter_context(held_lock(file, wait=wait))
-        except Timeout:
-            raise BusyError(_busy(folder, _beside(file))) from None
-        held.callback(_remove_lock, file)
-        yield
-
-
-def _busy(folder: Path, soft: Path) -> str:
-    """Return that a folder is being written, and what may be left of a machine that died."""
-    line = f"{folder} is being written by another process: wait for it"
-    return f"{line}, or remove {soft} if there is none on any machine" if soft.exists() else line
-
-
-def _beside(file: Path) -> Path:
-    """Return the file whose existence is the lock where the file system has no locks."""
-    return file.with_name(f"held-{file.name}")
-
-
-def _remove_lock(file: Path) -> None:
-    with suppress(PermissionError):  # Windows, which removes the file on release
-        file.unlink(missing_ok=True)
-
-
-@contextmanager
-def held_lock(file: Path, *, wait: float) -> Iterator[None]:
-    """Hold the lock of a file; its Timeout goes through after `wait` seconds, below 0 never.
-
-    Where the file system has no locks, the existence of a second file is one; of a process that
-    died on this machine it is overcome. Other errors of the system name the file.
-    """
-    from filelock import Timeout
-
-    try:
-        lock = _acquired(file, wait=wait)
-    except Timeout:
-        raise
-    except OSError as error:
-        raise named_error(error, file) from error
-    try:
-        yield
-    finally:
-        try:
-            lock.release()
-        except OSError as error:
-            raise named_error(error, file) from error
-
-
-def _acquired(file: Path, *, wait: float) -> BaseFileLock:
-    from filelock import FileLock, SoftFileLock
-
-    try:
-        return FileLock(file, fallback_to_soft=False).acquire(timeout=wait).lock
-    except OSError as error:
-        if error.errno not in LOCKLESS:
-            raise
-    return SoftFileLock(_beside(file)).acquire(timeout=wait).lock
 
 
 def is_complete(out: Path, *, inputs: Inputs) -> bool:

@@ -39,6 +39,8 @@ EXTRAS = {"s3": "'lucency[s3]'", "gs": "gcsfs", **dict.fromkeys(("az", "abfs", "
 OPTIONS: dict[str, dict[str, Any]] = {  # tries are counted here; an object is one request
     "s3": {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "max_concurrency": 1},
 }
+WEB, CONNECT, SILENT = ("http:", "https:"), 5.0, 15.0  # schemes; seconds
+ABSENT, REFUSED = (404, 410), (401, 403)  # of HTTP
 SIGNS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "updated", "created")
 HOPELESS = {  # of errors of the system: another try would be the same
     errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
@@ -293,7 +295,16 @@ def _system(scheme: str, process: int) -> Any:
 
     del process
     about = {"skip_instance_cache": True, "use_listings_cache": False}
-    return fsspec.filesystem(scheme, **about, **OPTIONS.get(scheme, {}))
+    return fsspec.filesystem(scheme, **about, **_options(scheme))
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Return what a store's package is given; a silent web server is left as soon as s3fs does."""
+    if f"{scheme}:" not in WEB:
+        return OPTIONS.get(scheme, {})
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(sock_connect=CONNECT, sock_read=SILENT)}}
 
 
 def _require_known(scheme: str, url: str) -> None:
@@ -336,9 +347,10 @@ def _patiently(act: Callable[[], Answer], url: str) -> Answer:
     for pause in (*PAUSES, None):
         try:
             return act()
-        except FileNotFoundError:
-            raise
-        except _failures() as error:
+        except _failures() as raised:
+            error = _behind(raised) if url.startswith(WEB) else raised
+            if isinstance(error, FileNotFoundError):
+                raise
             why = _reason(error)
             if _is_hopeless(error):
                 raise ValueError(f"{url}: {why}") from None
@@ -357,9 +369,19 @@ def _failures() -> tuple[type[BaseException], ...]:
     return (OSError, EOFError, *(one for one in found if one))
 
 
+def _behind(error: BaseException) -> BaseException:
+    """Return what a web server's error is, where fsspec says of each that nothing is there."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, _failures()):
+        return error
+    return error if getattr(cause, "status", 0) in ABSENT else cause
+
+
 def _is_hopeless(error: BaseException) -> bool:
     if isinstance(error, OSError) and not isinstance(error, (TimeoutError, ConnectionError)):
         return isinstance(error, PermissionError) or error.errno in HOPELESS
+    if getattr(error, "status", 0) in REFUSED:
+        return True
     return bool(REFUSALS.search(type(error).__name__))
 
 

@@ -22,10 +22,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64, Shaped
 
+from lucency.core.files import why_no_file
 from lucency.core.manifest import counted, nearest
-from lucency.core.progress import say
+from lucency.core.progress import say, shortened
 from lucency.core.tables import BLANKS, PICTURE
 
+LONGEST_CELL = 80  # signs of a cell in a message
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}  # in small letters
@@ -94,7 +96,8 @@ class CsvTable:
     def parse(self, name: str, parse: Callable[[str], Any]) -> Shaped[np.ndarray, " n *k"]:
         """Return `parse(text)` for each row of a column; every distinct text is parsed once.
 
-        Raises the parser's ValueError with the file, the line of the first such row and the column.
+        Raises the parser's ValueError with the file, the line of the first such row, the column and
+        the cell.
         """
         row, texts = pd.factorize(self.columns[name].astype(object))
         parsed = []
@@ -103,7 +106,9 @@ class CsvTable:
                 parsed.append(parse(text))
             except ValueError as error:
                 line = self.line[np.argmax(row == number)]
-                raise ValueError(f"{self.file}, line {line}, {name}: {error}") from error
+                cell = repr(shortened(str(text), most=LONGEST_CELL))
+                held = "" if cell in str(error) or not text else f" (the cell: {cell})"
+                raise ValueError(f"{self.file}, line {line}, {name}: {error}{held}") from error
         return np.array(parsed)[row]
 
     def parse_numbers(self, name: str, parse: Callable[[str], Any]) -> Shaped[np.ndarray, " n *k"]:
@@ -241,8 +246,7 @@ def read_text(file: Path, *, expected: str) -> tuple[str, str]:
     for no file, for a damaged one, and for one that is no text, such as a spreadsheet.
     """
     if not file.is_file():
-        found = "is a folder" if file.is_dir() else "no such file"
-        raise ValueError(f"{file}: {found}; expected {expected}")
+        raise ValueError(f"{file}: {why_no_file(file)}; expected {expected}")
     content = file.read_bytes()
     if content.startswith(b"\x1f\x8b"):
         try:

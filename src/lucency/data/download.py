@@ -22,10 +22,10 @@ from typing import NamedTuple
 from filelock import Timeout
 
 from lucency.core.files import flush_file, refuse_full_disk, replace_file, write_whole
+from lucency.core.locks import held_lock
 from lucency.core.manifest import counted, listed, nearest
 from lucency.core.memory import thread_pool
 from lucency.core.progress import progress, say
-from lucency.core.stage import held_lock
 
 AT_ONCE = 3  # files
 BLOCK = 1 << 20  # bytes that are read at once

@@ -7,6 +7,7 @@ What an archive holds is listed once a process.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
@@ -39,6 +40,7 @@ DAMAGE = (
     EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
     struct.error, NotImplementedError, RuntimeError, ValueError,
 )  # fmt: skip
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}  # a disk fails, perhaps not for long
 FREE, MOST_RATIO = 1 << 26, 100  # bytes that may inflate from nothing; of more, from one byte
 BLOCK, PART = 1 << 18, 1 << 14  # bytes that are skipped, and inflated, at once
 SIXTEEN_BIT_PNG = re.compile(rb"\x89PNG\r\n\x1a\n.{16}\x10", re.DOTALL)
@@ -404,7 +406,10 @@ def stream_members(
 
 
 def load_member(place: str, path: Path, name: str) -> LoadedFilm:
-    """Return the content of an archive's member, called `place`; ValueError with the reason."""
+    """Return the content of an archive's member, called `place`; ValueError with the reason.
+
+    Raises OSError (PASSING) where the disk fails, unless the archive is streamed.
+    """
     archive = archive_of(path)
     member = archive.members.get(name)
     if member is None:
@@ -419,6 +424,8 @@ def load_member(place: str, path: Path, name: str) -> LoadedFilm:
         if len(content) < member.size:
             raise EOFError("it ends within the film")
     except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in PASSING:
+            raise
         raise ValueError(_damaged(path, error)) from error
     return LoadedFilm(place, content, modified_of(archive, member))
 

@@ -40,6 +40,7 @@ from lucency.core.film_shards import (
     shard_name,
     write_shard,
 )
+from lucency.core.locks import locked
 from lucency.core.manifest import (
     Manifest,
     Preparation,
@@ -51,7 +52,7 @@ from lucency.core.manifest import (
 )
 from lucency.core.parallel import rank
 from lucency.core.progress import say, silent
-from lucency.core.stage import locked, produce
+from lucency.core.stage import produce
 from lucency.core.stores import is_own
 from lucency.data.bit_depth import with_bits
 from lucency.data.film_archives import FilmStat, LoadedFilm

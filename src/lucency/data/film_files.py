@@ -7,7 +7,6 @@ tar is read from its start, so that many films of it are read together, in its o
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -28,6 +27,7 @@ from lucency.data.film_archives import (
     DAMAGE,
     HEADER,
     NOUNS,
+    PASSING,
     PNG_START,
     SIXTEEN_BIT_PNG,
     FilmArchive,
@@ -45,7 +45,6 @@ from lucency.data.film_archives import (
 from lucency.data.film_names import member_of, place_in
 from lucency.data.film_size import LARGEST_FILE
 
-PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}  # a disk fails, perhaps not for long
 PAUSE = 0.1  # seconds before a film is read once more
 AHEAD = 8  # films that are fetched from a store before they are needed
 STARTS, BATCH = 32, 4096  # films of a store whose first bytes are fetched at once, and of a turn
@@ -74,6 +73,15 @@ def film_exists(place: str | Path) -> bool:
         return must_be_inflated(archive) or name in archive_of(archive).members
     except (OSError, ValueError):
         return False
+
+
+def why_no_film(place: str | Path) -> str:
+    """Return why there is no film at a place.
+
+    Where a link leads is not stated: links to films of a DICOM archive hide the names of folders.
+    """
+    absent = "no such file"
+    return "a link to a file that is absent" if os.path.islink(place) else absent  # noqa: PTH114
 
 
 def stat_film(place: str | Path) -> FilmStat | None:
@@ -114,8 +122,8 @@ def identify_films(places: Sequence[str]) -> list[tuple[int, int, str]]:
 def load_film(file: FilmFile) -> LoadedFilm:
     """Return the content of a film's file, or the reason why it cannot be had.
 
-    Where a disk fails (PASSING) it is read once more. Raises ValueError where a store fails: the
-    film may be sound.
+    Where a disk fails (PASSING) it is read once more, unless it lies in a compressed tar. Raises
+    ValueError where a store fails: the film may be sound.
     """
     if isinstance(file, LoadedFilm):
         return file
@@ -125,6 +133,8 @@ def load_film(file: FilmFile) -> LoadedFilm:
     read = partial(load_member, str(file), *found) if found else partial(_of_file, Path(file))
     try:
         return _patiently(read)
+    except FileNotFoundError:
+        return LoadedFilm(str(file), b"", 0, f"cannot be read: {why_no_film(file)}")
     except OSError as error:
         return LoadedFilm(str(file), b"", 0, f"cannot be read: {error.strerror}")
     except ValueError as error:

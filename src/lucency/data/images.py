@@ -37,14 +37,16 @@ from lucency.data.film_names import (
 )
 from lucency.data.film_size import refuse_absurd, refuse_scans
 
-LEFT_OUT = (  # what `Walk` names between films and others
-    ("hidden or system file", ""),
-    ("hidden or system folder", ""),
-    ("picture", " in another format"),
-    ("half-downloaded file", ""),
-    ("DICOMDIR file", ""),
-    ("folder", " that cannot be read"),
-)
+LEFT_OUT = {  # fields of `Walk`, in words
+    "hidden": ("hidden or system file", ""),
+    "hidden_folders": ("hidden or system folder", ""),
+    "other_formats": ("picture", " in another format"),
+    "fragments": ("half-downloaded file", ""),
+    "dicomdirs": ("DICOMDIR file", ""),
+    "unreadable_folders": ("folder", " that cannot be read"),
+    "others": ("file", " without the name or first bytes of a film"),
+}
+BESIDE = tuple(LEFT_OUT)[:-1]  # what is odd beside films that a table names
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 DEEPEST, MOST_SATURATED = 2**16 - 1, 0.01
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -118,9 +120,10 @@ def _walk_store(root: Path) -> Walk:
 def film_files(root: Path) -> tuple[Path, ...]:
     """Return the films below `root` as `walk_films` does, then those in archives below it.
 
-    Lines say what is left out: of an archive, its films that lie beside it, unpacked.
+    Lines say what is left out: every file that is no film, and of an archive, its films that lie
+    beside it, unpacked.
     """
-    found = _walk_aloud(root)
+    found = _walk_aloud(root, kinds=tuple(LEFT_OUT))
     there = {str(file) for file in found.films}
     packed = films_in(found.archives)
     left = tuple(film for film in packed if there.isdisjoint(_unpacked(film)))
@@ -153,14 +156,16 @@ def films_below(places: Iterable[Path]) -> list[Path]:
     return list(files)
 
 
-def _walk_aloud(root: Path) -> Walk:
+def _walk_aloud(root: Path, *, kinds: Sequence[str] = BESIDE) -> Walk:
+    """Return what lies below `root`; a line says what of these kinds is left out."""
     found = walk_films(root)
-    if remark := _left_out(found, root):
-        say(remark)
     packed = [file for file in found.others if kind_of_name(file.name.lower()) == "archives"]
     if packed:  # only in a store
+        found = found._replace(others=tuple(file for file in found.others if file not in packed))
         archives = counted(len(packed), "archive", "is/are")
         say(f"{archives} not read below {url_of(root)}: films in a store are read unpacked")
+    if remark := _left_out(found, root, kinds=kinds):
+        say(remark)
     return found
 
 
@@ -204,13 +209,13 @@ def _is_dicom_file(file: str) -> bool:
         return False
 
 
-def _left_out(found: Walk, root: Path) -> str:
+def _left_out(found: Walk, root: Path, *, kinds: Sequence[str]) -> str:
     """Return the line that says what a walk left out, "" for nothing."""
-    several = found[1 : 1 + len(LEFT_OUT)]
+    several = {kind: getattr(found, kind) for kind in kinds}
     parts = [
         f"{counted(len(files), noun)}{why} ({files[0].relative_to(root)}"
         f"{', …' if len(files) > 1 else ''})"
-        for files, (noun, why) in zip(several, LEFT_OUT, strict=True)
+        for files, (noun, why) in ((files, LEFT_OUT[kind]) for kind, files in several.items())
         if files
     ]
     return f"Left out below {root}: {', '.join(parts)}" if parts else ""

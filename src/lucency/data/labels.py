@@ -56,7 +56,8 @@ OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 BOX_FRAME = 1024  # boxes are in pixels of the published 1024 x 1024 films
 LABELS = (*FINDINGS, NO_FINDING)
 LABEL_COLUMN = "Finding Labels"
-REQUIRED = ("Image Index", LABEL_COLUMN, "Follow-up #", "Patient ID")
+REQUIRED = ("Image Index", LABEL_COLUMN, "Patient ID")
+FOLLOW_UP = "Follow-up #"
 UNPUBLISHED = "not a published version"
 PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 SHORTENED = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")  # by a spreadsheet: 1.23E+11
@@ -447,12 +448,18 @@ def _parse_box_finding(text: str) -> str:
 
 
 def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
-    """Name the published version whose every count agrees."""
+    """Name the published version whose every count agrees; two without the follow-up numbers."""
     counts = dict(zip(LABELS, label.sum(axis=0).astype(int).tolist(), strict=True))
-    columns = (table.columns[name].tolist() for name in ("Image Index", "Follow-up #"))
-    renumbered = sum(name[9:12] != time.zfill(3) for name, time in zip(*columns, strict=True))
-    found = (len(patient), len(np.unique(patient)), renumbered, counts)
-    return next((name for name, known in _VERSIONS.items() if known == found), UNPUBLISHED)
+    films, patients = len(patient), len(np.unique(patient))
+    if FOLLOW_UP in table.columns:
+        columns = (table.columns[name].tolist() for name in ("Image Index", FOLLOW_UP))
+        renumbered = sum(name[9:12] != time.zfill(3) for name, time in zip(*columns, strict=True))
+        found = [(films, patients, renumbered, counts)]
+    else:
+        say(f"{table.file}: no column {FOLLOW_UP!r}: films are not compared by visit")
+        found = [(films, patients, one, counts) for _, _, one, _ in _VERSIONS.values()]
+    fitting = [name for name, known in _VERSIONS.items() if known in found]
+    return " or ".join(fitting) or UNPUBLISHED
 
 
 def patients_of(
@@ -593,7 +600,7 @@ _FACTS = {
     "Patient Age": ("age", _parse_years),
     "Patient Gender": ("sex", _parse_sex),
     "View Position": ("view", str.upper),
-    "Follow-up #": ("follow_up", parse_whole),
+    FOLLOW_UP: ("follow_up", parse_whole),
     "OriginalImage[Width": ("width", parse_whole),
     "Height]": ("height", parse_whole),
     "OriginalImagePixelSpacing[x": ("spacing_x", parse_number),

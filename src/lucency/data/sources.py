@@ -428,6 +428,18 @@ def refuse_unstated(place: Source, *, findings: tuple[str, ...]) -> None:
         )
 
 
+def with_both_labels(films: Manifest) -> Manifest:
+    """Return the films; ValueError where no finding has films with it and films without it."""
+    present, absent = (films.label == 1).sum(axis=0), (films.label == 0).sum(axis=0)
+    if not ((present > 0) & (absent > 0)).any():
+        raise ValueError(
+            f"{films.origin}: of {listed(films.findings)} none has films with it and films without "
+            f"it (found {counted(present.sum(), 'label')} of 1 and {absent.sum():,} of 0): nothing "
+            "can be learned; see that data.labels and findings are those of these films"
+        )
+    return films
+
+
 def _is_stated(finding: str, place: Source, known: tuple[str, ...], table: CsvTable | None) -> bool:
     """Return whether a label, or labels of all parts of a group, are those of a finding."""
     aligned = _aligned(place)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
@@ -15,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lucency.core.progress import say
+from lucency.core.progress import printable
 from lucency.deploy.guard import LONGEST_HEAD, SECURITY_HEADERS, ServiceSettings
 from lucency.deploy.problems import PROBLEM_TYPE, Problem, problem_document, problem_response
 
@@ -85,6 +86,13 @@ def run_server(
     server.run(sockets=[listening])
 
 
+def announce(line: str) -> None:
+    """Write a line to standard output at once: who started the service reads the address there."""
+    if sys.stdout:  # none where it was closed
+        sys.stdout.write(printable(line) + "\n")
+        sys.stdout.flush()
+
+
 def server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
     """Return how uvicorn runs the service."""
 
@@ -119,7 +127,7 @@ class StoppableServer(uvicorn.Server):
         for one in sockets or ():
             one.listen(QUEUE)  # uvicorn has one number for this and for ACCEPTED_AT_ONCE
         if self.line:
-            say(self.line)
+            announce(self.line)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Refuse new films, then stop as uvicorn does."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +26,8 @@ from lucency.core.manifest import Prepared, counted, listed, load_prepared
 from lucency.core.plan import Plan, joined, load_plan
 from lucency.core.predictions import load_predictions
 from lucency.core.progress import progress, say
-from lucency.core.saved_files import read_json, write_json
-from lucency.core.stage import NOTE, fingerprint_file, fingerprint_of, produce
+from lucency.core.saved_files import naming_damage, read_json, write_json
+from lucency.core.stage import NOTE, fingerprint_file, fingerprint_of, is_complete, produce
 from lucency.core.tables import Answer
 from lucency.deploy.model_card import NOTICE, kind_of, model_card, require_kept, software
 from lucency.ensemble.fitted import (
@@ -53,8 +54,8 @@ from lucency.models.metadata import (
     MODEL,
     MODEL_ONNX,
     NETWORK,
-    TRAIN,
     VERSION,
+    how_to_replace,
     read_model,
     recalibration_as_plain,
 )
@@ -112,11 +113,12 @@ def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False)
     Of a network: model.onnx, weights.safetensors. Of what was fitted beside networks:
     predictor.json, predictor.safetensors, and in members/ a folder for each of those that it is
     made of. Beside them model.json, MODEL_CARD.md, and receipt.json, by which a second call finds
-    the work done. `name` is by default the network that is best on validation films; `int8` adds
-    the network in 8 bits. Raises ValueError for a run that is not finished or has no such model,
-    for an `out` that holds something else, where 8 bits are slower, and where a logit of a
-    network's model.onnx differs from torch's by more than TOLERANCE, or a feature by more than that
-    share of their range, on PARITY_FILMS films of the run, validation films first.
+    the work done; it compares the files with what model.json states. `name` is by default the
+    network that is best on validation films; `int8` adds the network in 8 bits. Raises ValueError
+    for a run that is not finished or has no such model, for an `out` that holds something else or
+    an export that is not whole, where 8 bits are slower, and where a logit of a network's
+    model.onnx differs from torch's by more than TOLERANCE, or a feature by more than that share of
+    their range, on PARITY_FILMS films of the run, validation films first.
     """
     run = open_run_folder(folder)
     require_finished(run)
@@ -141,7 +143,39 @@ def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False)
     }
     if distances := _distances(home):
         inputs[FOLDER] = distances
+    if is_complete(out, inputs=inputs):
+        _require_whole(out)
+        return out
     return produce(out, inputs=inputs, write=partial(_write_model, run, home, name, int8))
+
+
+def _require_whole(out: Path) -> None:
+    """Raise ValueError where a file of an export is absent, or other than it was written.
+
+    A model card may be edited.
+    """
+    again = f"delete {out}, then the same command exports it again"
+    lost = [] if (out / CARD).is_file() else [f"{out / CARD} is absent"]
+    if found := next(chain(lost, _damage(out, again)), ""):
+        raise ValueError(f"{found}: {again}")
+
+
+def _damage(folder: Path, again: str) -> Iterator[str]:
+    """Yield what is absent or damaged of an exported model's files, and of its members'."""
+    if not (folder / MODEL).is_file():
+        yield f"{folder / MODEL} is absent"
+        return
+    about = read_json(folder / MODEL, remedy=again)
+    with naming_damage(folder / MODEL, kinds=(KeyError, AttributeError), remedy=again):
+        fingerprints = dict(about["fingerprints"].items())
+    for name, known in fingerprints.items():
+        file = folder / name
+        if "." in name and not file.is_file():  # others are of stages
+            yield f"{file} is absent"
+        elif "." in name and fingerprint_file(file) != known:
+            yield f"{file} is damaged"
+    for number, _ in enumerate(about.get("members", ()), start=1):
+        yield from _damage(folder / MEMBERS / str(number), again)
 
 
 def _distances(home: Home) -> dict[str, str]:
@@ -196,6 +230,7 @@ def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
     members, several = list(fitted.rule.needed), []
     for number, one in enumerate(members, start=1):
         several.append(_write_entry(run, home, one, folder / MEMBERS / str(number)))
+    files = {one: fingerprint_file(folder / one) for one in (DATA, ARRAYS)}
     plain = read_json(place / DATA)
     return {
         **_stamp(run, fitted.kind),
@@ -205,7 +240,7 @@ def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
         "feature_views": home.views,
         "protocol": without_folders(without_places(run.protocol)),
         "provenance": "; ".join(dict.fromkeys(one["provenance"] for one in several)),
-        "fingerprints": {"predictor": fingerprint_of(place), **run.fingerprints(*STAMPED)},
+        "fingerprints": {"predictor": fingerprint_of(place), **files, **run.fingerprints(*STAMPED)},
         "parity": _widest([one["parity"] for one in several]),
     }
 
@@ -252,6 +287,7 @@ def _write_network(run: Run, home: Home, name: str, folder: Path, *, int8: bool)
     about["fingerprints"][MODEL_ONNX] = fingerprint_file(folder / MODEL_ONNX)
     if int8:
         about["int8"] = _quantise(run, name, folder)
+        about["fingerprints"][INT8] = fingerprint_file(folder / INT8)
     if (place / FOLDER / FILE).is_file() and name in home.networks:
         (folder / FOLDER).mkdir(exist_ok=True)
         shutil.copyfile(place / FOLDER / FILE, folder / FOLDER / FILE)
@@ -372,7 +408,7 @@ def _about(run: Run, home: Home, name: str) -> Plain:
     A snapshot is not recalibrated by itself; its AUC on validation films is not known, nor sets.
     """
     place = home.place(name)[0]
-    plain = read_json(place / METADATA, remedy=TRAIN)
+    plain = read_json(place / METADATA, remedy=how_to_replace(place))
     if name not in home.networks:
         line = no_recalibration(len(plain["findings"]))
         plain |= {"recalibration": recalibration_as_plain(line), "sets": None}

@@ -17,13 +17,14 @@ import pandas as pd
 
 from lucency.audit.review import ANSWERS, NO, SAMPLE, TEXT, UNSURE, YES, film_id
 from lucency.core.files import write_table
+from lucency.core.locks import LOCK, held_lock
 from lucency.core.manifest import read_table
 
 SAMPLE_FILE, ANSWERS_FILE = "sample.csv", "answers.csv"
 VERDICTS = ("right", "wrong", "unsure")
 WITHDRAWN = ""  # in place of one of them: the verdict is taken back
 LONGEST = 2_000  # letters of a note or a name
-LOCK, LOCK_SECONDS = ".lock", 10
+LOCK_SECONDS = 10.0
 FORM = "form.csv"  # of a review that `lucency audit review` drew
 UNPRINTABLE = ("Cc", "Cs")  # control characters and surrogates, which no file holds as text
 PRESENT = {1: "labelled present", 0: "labelled absent"}
@@ -82,11 +83,11 @@ def keep_verdict(verdict: Verdict, folder: Path) -> None:
 
     Raises ValueError for a folder that holds another review, or that another program keeps busy.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     folder.mkdir(exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=LOCK_SECONDS):
+        with held_lock(folder / LOCK, wait=LOCK_SECONDS):
             kept = {_key(one): one for one in read_verdicts(folder)}
             kept.pop(_key(verdict), None)
             new = [] if verdict.verdict == WITHDRAWN else [verdict]

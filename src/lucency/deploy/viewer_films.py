@@ -20,7 +20,7 @@ import pandas as pd
 
 from lucency.core.manifest import NO_FINDING, Prepared, load_prepared
 from lucency.core.stage import RECEIPT
-from lucency.data.film_files import film_content, film_exists
+from lucency.data.film_files import film_content, film_exists, why_no_film
 from lucency.data.images import films_below
 from lucency.deploy import film_list, verdicts
 from lucency.deploy.batching import NamedFilm, run_alone
@@ -85,7 +85,7 @@ def open_viewer(model: Model, *, run: Path | None, films: Sequence[Path] = ()) -
         viewer = _open_run(model, run)
     for file in films_below(films) if films else ():
         if not (film_exists(file) or file.exists()):
-            raise ValueError(f"{file}: no such file; expected films or folders of them")
+            raise ValueError(f"{file}: {why_no_film(file)}; expected films or folders of them")
         add_film(viewer, AddedFilm(file.name, file, b""))
     return viewer
 

@@ -12,7 +12,7 @@ import pandas as pd
 from lucency.config.sections import EvaluationChoices
 from lucency.core.files import write_table
 from lucency.core.manifest import Manifest, nearest
-from lucency.core.predictions import Predictions, concatenate, save_predictions
+from lucency.core.predictions import Predictions, concatenate, save_predictions, why_no_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import is_complete, produce
 from lucency.core.tables import refuse_same_files
@@ -50,7 +50,7 @@ def ensemble_networks(
     chosen = _known(methods)
     refuse_same_files(several)
     if lost := [file for file in (*several, *val) if not file.exists()]:
-        raise ValueError(f"{lost[0]}: no such file; expected a table, a predictions.npz or a run")
+        raise ValueError(why_no_predictions(lost[0]))
     films = None if labels is None else read_labelled(labels, **columns)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)

@@ -23,7 +23,13 @@ from lucency.config.sections import AND, TEXTURE
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration
-from lucency.core.saved_files import SavedFields, naming_damage, read_json, write_json
+from lucency.core.saved_files import (
+    SavedFields,
+    fingerprint_content,
+    naming_damage,
+    read_json,
+    write_json,
+)
 from lucency.ensemble import retrieval
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.learner_forms import Axes, FittedLearner
@@ -127,8 +133,10 @@ def save_predictor(predictor: FittedPredictor, folder: Path) -> None:
     from safetensors.numpy import save
 
     held = {name: np.array(one, order="C") for name, one in predictor.rule.arrays.items()}
-    write_whole(folder / ARRAYS, save(held))
-    write_json(folder / DATA, {"version": VERSION, **vars(predictor)}, plain=_plain)
+    content = save(held)
+    write_whole(folder / ARRAYS, content)
+    about = {"version": VERSION, **vars(predictor), "arrays": fingerprint_content(content)}
+    write_json(folder / DATA, about, plain=_plain)
 
 
 class RuleFields(SavedFields):
@@ -142,7 +150,7 @@ class RuleFields(SavedFields):
 
 
 class PredictorFields(DecisionFields):
-    """What predictor.json holds beside its version."""
+    """What predictor.json holds beside its version, and the fingerprint of its arrays."""
 
     model_config = ConfigDict(extra="forbid")
     kind: str
@@ -158,7 +166,8 @@ def load_predictor(folder: Path) -> FittedPredictor:
     for file in (folder / DATA, folder / ARRAYS):
         if not file.is_file():
             raise ValueError(f"{file} cannot be read (there is none); {ANEW}")
-    plain, arrays = read_json(folder / DATA, remedy=ANEW), _arrays_of(folder / ARRAYS)
+    plain = read_json(folder / DATA, remedy=ANEW)
+    arrays = _arrays_of(folder / ARRAYS, known=plain.pop("arrays", ""))
     if plain.pop("version", 0) != VERSION:
         raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")
     with naming_damage(folder / DATA, remedy=ANEW):
@@ -166,12 +175,17 @@ def load_predictor(folder: Path) -> FittedPredictor:
         return _parse(plain, arrays)
 
 
-def _arrays_of(file: Path) -> dict[str, np.ndarray]:
+def _arrays_of(file: Path, *, known: object) -> dict[str, np.ndarray]:
+    """Return the arrays of a file; ValueError where it is damaged, `known` its fingerprint."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     with naming_damage(file, kinds=(SafetensorError, ValueError, KeyError), remedy=ANEW):
-        return load(file.read_bytes())
+        content = file.read_bytes()
+        arrays = load(content)
+        if known not in ("", fingerprint_content(content)):
+            raise ValueError("it is not the one that predictor.json was written with")
+        return arrays
 
 
 def _parse(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedPredictor:

@@ -45,7 +45,7 @@ COLUMNS = (
 UNBIASED = "average_precision"
 SMALL = 0.005  # of a bias: not worth a note
 THREADS = 4  # that measure findings at once; each has arrays of all films
-MANY_CELLS = 1 << 22  # of film x finding; of more, one is measured at a time: memory
+MANY_CELLS = 1 << 20  # of film x finding; of more, one is measured at a time: memory
 # What counts 0 in the mean over findings where no film is called so, but the other is computable.
 NEVER_CALLED = {"precision": "recall", "npv": "specificity", "mcc": "balanced_accuracy"}
 Inputs = dict[Input, np.ndarray]  # what metrics take of films, or of cells of film x finding
@@ -236,9 +236,9 @@ def _values(columns: Sequence[Column], weights: Weights) -> Values:
         one = measure(column.label, column.inputs, weights=each, unbiased=not pooled)
         return {WITHOUT_BIAS: one[UNBIASED], **one}
 
-    workers = min(usable_cores(), THREADS) if len(cells.owner) <= MANY_CELLS else 1
-    with thread_pool(workers) as threads:
-        found = list(threads.map(measured, columns[::-1]))  # all cells first: they take longest
+    with thread_pool(min(usable_cores(), THREADS)) as threads:
+        each = threads.map if len(cells.owner) <= MANY_CELLS else map
+        found = list(each(measured, columns[::-1]))  # all cells first: they take longest
     return {name: np.stack([one[name] for one in found[::-1]]) for name in found[0]}
 
 

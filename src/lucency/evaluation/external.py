@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float64
 from scipy.special import logit
 
 from lucency.core.manifest import Manifest, counted
-from lucency.core.predictions import Predictions, load_predictions
+from lucency.core.predictions import Predictions, load_predictions, why_no_predictions
 from lucency.core.progress import say
 from lucency.core.tables import join_films
 from lucency.data.absent_films import why_unlabelled
@@ -250,7 +250,7 @@ def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[Located]
         for one in map(load_predictions, found):
             yield (*folders, last, one.network), 2, one
     elif not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
+        raise ValueError(why_no_predictions(file))
     elif file.suffix != ".npz":
         one = table(file)
         yield (*folders, one.network), 1, one

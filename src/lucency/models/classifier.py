@@ -19,12 +19,12 @@ from lucency.models.metadata import (
     WEIGHTS,
     Metadata,
     TrainedNetwork,
+    how_to_replace,
     read_metadata,
     write_metadata,
 )
 from lucency.models.networks import FilmNetwork, build
 
-AS_TRAINED = "expected the file that training wrote; train anew"
 LOWER = "lower training.learning_rate or set training.clip_norm = 1, into another folder (--out)"
 
 
@@ -99,7 +99,8 @@ def load_weights(body: nn.Module, file: Path, *, of: str, known: str = "") -> No
     `known` is the fingerprint of the file, "" where there is none.
     Raises ValueError for weights that are damaged, of another network, or no numbers, by name.
     """
-    with naming_damage(file, remedy=AS_TRAINED):
+    again = how_to_replace(file.parent)
+    with naming_damage(file, remedy=again):
         content = file.read_bytes()
     whole = known == fingerprint_content(content)
     try:
@@ -109,13 +110,13 @@ def load_weights(body: nn.Module, file: Path, *, of: str, known: str = "") -> No
         if says_out_of_memory(error):
             raise
         raise ValueError(
-            f"{file} does not hold the weights of {of} ({why_damaged(error)}): {AS_TRAINED}"
+            f"{file} does not hold the weights of {of} ({why_damaged(error)}): {again}"
         ) from error
     if unfit := _no_numbers(state):
-        remedy = f"its training diverged: {LOWER}" if whole else AS_TRAINED
+        remedy = f"its training diverged: {LOWER}" if whole else again
         raise ValueError(f"{file}: {unfit} holds NaN or infinity: {remedy}")
     if known and not whole:
-        raise ValueError(f"{file} is damaged, or of another network: {AS_TRAINED}")
+        raise ValueError(f"{file} is damaged, or of another network: {again}")
 
 
 def _no_numbers(state: Mapping[str, Tensor]) -> str:

@@ -26,7 +26,6 @@ FEATURES_ONLY = "features only"  # in place of findings, of a network whose logi
 FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features
 MODEL, FORMAT, VERSION = "model.json", "lucency model", 1  # of an exported folder
 MODEL_ONNX, MEMBERS = "model.onnx", "members"  # a network's file there, what others are made of
-EXPORT, TRAIN = "export the model anew", "expected what training wrote: train anew"
 NETWORK = "network"  # the kind of an exported folder that holds one
 
 
@@ -140,7 +139,17 @@ def read_metadata(folder: Path) -> Metadata:
         return read_model_json(folder)
     if not (folder / METADATA).is_file():
         raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
-    return _parse(folder / METADATA, read_json(folder / METADATA, remedy=TRAIN), remedy=TRAIN)
+    remedy = how_to_replace(folder)
+    return _parse(folder / METADATA, read_json(folder / METADATA, remedy=remedy), remedy=remedy)
+
+
+def how_to_replace(folder: Path) -> str:
+    """Return what to do where a file in a network's folder, a run's or exported, is damaged."""
+    if (folder / MODEL).is_file():
+        return f"delete {folder} and export the model again (lucency export RUN --out DIR)"
+    if folder.parent.name != "networks":
+        return "fetch its folder again from where it was trained"
+    return f"delete {folder}, then the same `lucency run` as before trains this network again"
 
 
 def read_model_json(folder: Path) -> Metadata:
@@ -151,7 +160,7 @@ def read_model_json(folder: Path) -> Metadata:
     plain = read_model(folder)
     if plain["kind"] != NETWORK:
         raise ValueError(f"{folder} holds {plain['name']} of kind {plain['kind']}, no {NETWORK}")
-    return _parse(folder / MODEL, plain, remedy=EXPORT)
+    return _parse(folder / MODEL, plain, remedy=how_to_replace(folder))
 
 
 def read_model(folder: Path) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def read_model(folder: Path) -> dict[str, Any]:
     file = folder / MODEL
     if not file.is_file():
         raise ValueError(f"{folder} holds no {MODEL}: expected the --out folder of lucency export")
-    plain = read_json(file, remedy=EXPORT)
+    plain = read_json(file, remedy=how_to_replace(folder))
     if plain.get("format") != FORMAT:
         raise ValueError(f"{file}: found format {plain.get('format')!r}, expected {FORMAT!r}")
     if not isinstance(plain.get("version"), int) or plain["version"] > VERSION:

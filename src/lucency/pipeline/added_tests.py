@@ -11,8 +11,9 @@ from typing import Any
 from lucency.config.protocol import parse_protocol, without_places
 from lucency.config.sections import External
 from lucency.core.files import BusyError, no_leftovers
+from lucency.core.locks import locked
 from lucency.core.progress import say
-from lucency.core.stage import RECEIPT, fingerprint_of, locked
+from lucency.core.stage import RECEIPT, fingerprint_of
 from lucency.core.tables import Answer, save_tables
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.pipeline import stages

@@ -21,6 +21,7 @@ from jaxtyping import Shaped
 
 from lucency.config.sections import External, Source, Split
 from lucency.core.files import write_table
+from lucency.core.locks import LOCK, locked
 from lucency.core.manifest import (
     SOURCE,
     UNKNOWN_PATIENT,
@@ -33,7 +34,7 @@ from lucency.core.manifest import (
 from lucency.core.parallel import rank
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
-from lucency.core.stage import LOCK, RECEIPT, discard_outdated, fingerprint_of, locked, produce
+from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import NIH_NAME, film_names, save_tables
 from lucency.data.collections.overlaps import overlap
 from lucency.data.duplicates import pixel_digests

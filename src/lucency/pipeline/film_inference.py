@@ -31,7 +31,7 @@ from lucency.core.progress import Advance, progress, say, silent
 from lucency.core.stage import RECEIPT, produce
 from lucency.core.tables import Answer, match_films
 from lucency.data.bit_depth import bits_for_network, with_bits
-from lucency.data.film_files import film_exists, fingerprint_film
+from lucency.data.film_files import film_exists, fingerprint_film, why_no_film
 from lucency.data.film_stream import stream_films
 from lucency.data.images import films_below
 from lucency.data.several_sources import read_sources
@@ -55,6 +55,7 @@ Film = UInt8[np.ndarray, "h w"]
 MOST_FILMS = 200  # on one page
 POSSIBLE, SET = "possible", "_set"  # a column of a table of films, and the end of others
 MOST_NAMED = 10  # unreadable films, on standard error
+MOST_REASONS = 4  # of findings that are undecided
 
 
 def predict_disk(
@@ -66,7 +67,7 @@ def predict_disk(
     """
     files, predictor = films_below(films), open_predictor(folder, name=name, engine=engine)
     if not any(_is_there(file) for file in files):
-        raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
+        raise ValueError(f"{files[0]}: {why_no_film(files[0])}; expected films, or folders of them")
     return predictor.name, _predicted(predictor, files, named=bool(name))
 
 
@@ -80,7 +81,7 @@ def predict_source(
     """
     predictor = open_predictor(folder, name=name, engine=engine)
     if lost := absent_places(place):
-        raise ValueError(next(iter(lost.values())).removeprefix("data."))
+        raise ValueError(next(iter(lost.values())))
     if not place.root:
         raise ValueError("phantoms are drawn by `lucency data phantom`: expected their --root")
     findings = stated_findings(place, findings=predictor.findings)
@@ -308,7 +309,9 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
         _refuse_many(names)
         return _films_of(load_prepared(place), names)
     if names:
-        raise ValueError(f"{names[0]}: no such file; expected films, folders, or films of the run")
+        raise ValueError(
+            f"{names[0]}: {why_no_film(names[0])}; expected films, folders, or films of the run"
+        )
     files = films_below(films)
     _refuse_many(files)
     read = read_films(files, findings=classifier.findings, preparation=classifier.preparation)
@@ -326,17 +329,23 @@ def _say_unlike(table: pd.DataFrame) -> None:
 
 
 def _say_undecided(table: pd.DataFrame, predictor: FilmPredictor) -> None:
-    """Name the findings whose sets state nothing of any film, and the first reason."""
+    """Name the findings whose sets state nothing of any film, each reason once with its own."""
     sets = predictor.sets
     if sets is None:
         return
     stated = table.loc[:, [f"{one}{SET}" for one in predictor.findings]].to_numpy()
     empty = np.flatnonzero((stated == UNDECIDED).all(axis=0)).tolist()
     if empty:
-        names = listed([predictor.findings[k] for k in empty], most=MOST_NAMED)
-        why = next((f"; {sets.note[k]}" for k in empty if sets.note[k]), "")
+        names = dict[str, list[str]]()  # by reason
+        for k in empty:
+            names.setdefault(sets.note[k], []).append(predictor.findings[k])
+        groups = [
+            listed(some, most=MOST_NAMED) + (f" ({why})" if why else "")
+            for why, some in names.items()
+        ]
         count = counted(len(empty), "finding", of=len(sets.note))
-        say(f"Sets of error {sets.error:g}: {count} undecided on every film: {names}{why}")
+        shown = "; ".join(groups[:MOST_REASONS]) + ("; …" if groups[MOST_REASONS:] else "")
+        say(f"Sets of error {sets.error:g}: {count} undecided on every film: {shown}")
 
 
 def _is_there(film: Path) -> bool:
@@ -355,7 +364,7 @@ def _films_of(prepared: Prepared, names: list[str]) -> Prepared:
     row = match_films(np.array(names), prepared.manifest.image, source="the run")
     if (row < 0).any():
         lost = names[int(np.flatnonzero(row < 0)[0])]
-        raise ValueError(f"{lost}: no such file, and no film of the run; expected either")
+        raise ValueError(f"{lost}: {why_no_film(lost)}, and no film of the run; expected either")
     films = replace(prepared.manifest.take(row), origin=f"of the run: {', '.join(names)}")
     return replace(prepared, manifest=films, pixels=np.asarray(prepared.pixels[row]))
 

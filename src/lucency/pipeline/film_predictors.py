@@ -22,6 +22,7 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from lucency.config.sections import AND, FROZEN, TEXTURE
 from lucency.core.files import write_whole
+from lucency.core.locks import LOCK, held_lock
 from lucency.core.manifest import (
     Manifest,
     Preparation,
@@ -37,7 +38,7 @@ from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
 from lucency.core.saved_files import SavedFields, read_fields
-from lucency.core.stage import LOCK, RECEIPT, fingerprint, fingerprint_file, held_lock
+from lucency.core.stage import RECEIPT, fingerprint, fingerprint_file
 from lucency.core.tables import film_tail, fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
 from lucency.ensemble.retrieval import NOBODY
@@ -57,7 +58,7 @@ from lucency.models.metadata import (
 )
 from lucency.models.onnx_runtime import SUM, OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
-from lucency.pipeline.run import command_of, open_run_folder, validation_auc
+from lucency.pipeline.run import command_of, open_run_folder, validation_auc, whole_weights
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
@@ -527,16 +528,20 @@ def _on_onnx(opened: OnnxNetwork) -> OpenNetwork:
 
 
 def _origin(folder: Path, weights: str) -> str:
-    """Return the fingerprint of all that an ONNX file is made from."""
+    """Return the fingerprint of all that an ONNX file is made from; ValueError where damaged."""
     known = read_metadata(folder)
     about = {name: getattr(known, name) for name in ("architecture", "mean", "std", "size")}
     about |= {"colour": known.colour, "head": known.head.model_dump(), "exporter": EXPORTER}
-    return fingerprint({**about, "weights": fingerprint_file(folder / weights)})
+    whole = whole_weights(folder) if weights == WEIGHTS else fingerprint_file(folder / weights)
+    return fingerprint({**about, "weights": whole})
 
 
 def _usable(file: Path, origin: str) -> OnnxNetwork | None:
-    """Return an opened ONNX file; None where it is not there, damaged, or of another origin."""
-    if not file.is_file():
+    """Return an opened ONNX file; None where it is not there, damaged, or of another origin.
+
+    Nor is one without its fingerprint, which is written once it has been compared with torch.
+    """
+    if not (file.is_file() and file.with_suffix(SUM).is_file()):
         return None
     try:
         opened = open_onnx(file)

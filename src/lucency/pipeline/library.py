@@ -32,7 +32,7 @@ from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
 from lucency.data.csv_tables import clean_id
-from lucency.data.film_files import film_exists
+from lucency.data.film_files import film_exists, why_no_film
 from lucency.data.images import films_below
 from lucency.data.labels import refuse_alike
 from lucency.evaluation.conformal import ConformalSets
@@ -469,7 +469,9 @@ def _prepared(
     files: list[Path], *, findings: tuple[str, ...], preparation: Preparation
 ) -> Prepared:
     if lost := [file for file in files if not (film_exists(file) or file.exists())]:
-        raise ValueError(f"films: {lost[0]}: no such file; expected films or folders of them")
+        raise ValueError(
+            f"films: {lost[0]}: {why_no_film(lost[0])}; expected films or folders of them"
+        )
     return read_films(files, findings=findings, preparation=preparation)
 
 

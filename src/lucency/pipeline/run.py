@@ -30,13 +30,13 @@ from lucency.config.protocol import (
 )
 from lucency.config.sections import External, Source
 from lucency.core.files import make_folders, write_whole
+from lucency.core.locks import LOCK, locked
 from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
 from lucency.core.stage import (
-    LOCK,
     NOTE,
     RECEIPT,
     differences,
@@ -44,13 +44,12 @@ from lucency.core.stage import (
     fingerprint_of,
     inputs_of,
     is_complete,
-    locked,
 )
 from lucency.core.stores import absolute_place, url_of
 from lucency.data.film_files import film_exists
 from lucency.data.several_sources import as_drawn, inputs_of_sources, own_keys, section_of
 from lucency.data.sources import KNOBS, absent_places, stated_findings
-from lucency.models.metadata import read_metadata
+from lucency.models.metadata import WEIGHTS, how_to_replace, read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
 FINALS = "finals"  # the folder of a sweep's trainings at fresh seeds
@@ -361,9 +360,23 @@ def require_pictures(run: Run, paths: Iterable[str]) -> None:
 
 
 def network_inputs(network: Path) -> dict[str, str]:
-    """Return what names a trained network and its weights among the inputs of a stage."""
-    weights = fingerprint_file(network / "weights.safetensors")
+    """Return what names a trained network and its weights among the inputs of a stage.
+
+    Raises ValueError where its files are damaged, which is no change of inputs.
+    """
+    weights = whole_weights(network)
     return {"network": fingerprint_of(network), "weights": weights}
+
+
+def whole_weights(network: Path) -> str:
+    """Return the fingerprint of a network's weights; ValueError where they are not whole."""
+    file, known = network / WEIGHTS, read_metadata(network).weights
+    if not file.is_file():
+        raise ValueError(f"{file} is absent: {how_to_replace(network)}")
+    weights = fingerprint_file(file)
+    if known not in ("", weights):
+        raise ValueError(f"{file} is damaged, or of another network: {how_to_replace(network)}")
+    return weights
 
 
 def best_network(trained: Iterable[Path]) -> Path:

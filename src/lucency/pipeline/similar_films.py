@@ -18,7 +18,7 @@ from lucency.core.files import write_whole
 from lucency.core.manifest import NO_FINDING, Prepared, counted
 from lucency.core.plan import originals
 from lucency.core.predictions import Predictions
-from lucency.core.progress import progress, say
+from lucency.core.progress import printable, progress, say
 from lucency.core.stage import fingerprint_of, produce
 from lucency.core.tables import fitting_films
 from lucency.ensemble import retrieval
@@ -144,7 +144,7 @@ def in_words(resemblance: Resemblance) -> str:
         lines += [LINE.format(place, **one) for place, one in enumerate(found, start=1)]
         if not found:
             lines.append("      no film")
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def draw_similar(resemblance: Resemblance, file: Path) -> None:

@@ -50,7 +50,7 @@ from lucency.data.several_sources import (
     read_sources,
     refuse_same_pictures,
 )
-from lucency.data.sources import refuse_unstated
+from lucency.data.sources import refuse_unstated, with_both_labels
 from lucency.data.split import list_fingerprints, set_apart, split
 from lucency.data.stored_tables import tables_folder
 from lucency.ensemble.ensembles import EnsembleResults
@@ -122,7 +122,7 @@ def _films_to_split(run: Run) -> Manifest:
         return labelled_films(run)
 
     def check(films: Manifest) -> None:
-        splitter(run.protocol)(films, tables_folder(place))
+        splitter(run.protocol)(with_both_labels(films), tables_folder(place))
 
     return read_sources(place, findings=run.protocol.findings, out=out, check=check)
 

@@ -129,7 +129,7 @@ def _check_objective(run: Run) -> None:
 def _do_trial(run: Run, trials: Trials, trial: Trial, values: dict[str, Any]) -> None:
     """Train one candidate and enter its macro AUC on validation films, or why it has none."""
     shown = ", ".join(f"{key} = {_short(value)}" for key, value in values.items())
-    say(f"Trial {trial.number} of 0 to {trials.sweep.trials - 1}: {shown}")
+    say(f"Trial {trial.number} ({trial.number + 1} of {trials.sweep.trials}): {shown}")
     value, reason = _score(run, trials, trial, values)
     home = _home(run, trial.number)
     trial.set_user_attr("minutes", _minutes(home))
@@ -302,7 +302,8 @@ def _write_results(
     conclusion = conclude_sweep(optimism, trials=len(table))
     made = {"trials": table, "optimism": optimism, "importance": _importance(run)}
     save_tables(SweepResults(**made, conclusion=conclusion), folder)
-    head = f"# Found by a sweep: trial {number} of 0 to {len(table) - 1}.\n# {conclusion}\n\n"
+    which = f"trial {number} ({number + 1} of {len(table)})"
+    head = f"# Found by a sweep: {which}.\n# {conclusion}\n\n"
     write_whole(folder / "best.toml", head + protocol_text(_named(run.protocol, values)) + "\n")
 
 

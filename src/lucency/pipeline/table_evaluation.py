@@ -10,7 +10,7 @@ import pandas as pd
 from lucency.config.sections import DRAWS
 from lucency.core.files import write_table
 from lucency.core.manifest import Manifest
-from lucency.core.predictions import Predictions, load_predictions
+from lucency.core.predictions import Predictions, load_predictions, why_no_predictions
 from lucency.core.tables import refuse_same_files
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation import external
@@ -50,7 +50,7 @@ def evaluate_tables(
     if val is not None and several[0].exists():
         raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
     if lost := [file for file in several if not file.exists()]:
-        raise ValueError(f"{lost[0]}: no such file; expected a table, a predictions.npz or a run")
+        raise ValueError(why_no_predictions(lost[0]))
     _require_predictions(several)
     alone = list(several)
     if len(several) == 1 and several[0].is_dir():

@@ -15,7 +15,13 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from lucency.audit.checks.issue import Issue, UnverifiedPredictions, issues_of, ranked
+from lucency.audit.checks.issue import (
+    RESAMPLES,
+    Issue,
+    UnverifiedPredictions,
+    issues_of,
+    ranked,
+)
 from lucency.core.manifest import counted, listed, mean_over
 from lucency.core.tables import film_names, within
 from lucency.evaluation.bootstrap import ratio
@@ -123,7 +129,8 @@ def chance(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     known = ~np.isnan(predictions.area[:-1, 0])
     over = "" if known.all() else f"; {mean_over(predictions.findings, known)}"
     message = (
-        f"{predictions.network}: macro AUC is {value:.3f} ({low[-1]:.3f} to {high[-1]:.3f}{over}), "
+        f"{predictions.network}: macro AUC is {value:.3f} ({low[-1]:.3f} to {high[-1]:.3f} by "
+        f"{RESAMPLES} resamples, not those of the evaluation{over}), "
         "whose interval holds .5, chance: it may have learnt nothing"
     )
     whole = ["macro"] if holds[-1] else []
