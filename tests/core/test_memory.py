@@ -1,5 +1,6 @@
 """Memory that runs out is one line, whichever library says so."""
 
+import resource
 import sys
 
 import cv2
@@ -8,8 +9,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 from pandas.errors import ParserError
 
 from lucency.cli import app as cli
+from lucency.core import memory
 from lucency.core.files import BusyError
-from lucency.core.memory import errors_of_memory, says_out_of_memory
+from lucency.core.memory import check_room, errors_of_memory, says_out_of_memory, thread_pool
 
 ERRORS = (
     MemoryError(),
@@ -71,3 +73,22 @@ def test_of_the_program_s_own_errors_that_counts_which_they_were_raised_from():
     assert says_out_of_memory(error)
     error.__cause__ = OSError(5, "Input/output error")
     assert not says_out_of_memory(error)
+
+
+def test_training_and_threads_begin_only_where_there_is_room(monkeypatch: pytest.MonkeyPatch):
+    taken = int(memory.STATM.read_text().split()[0]) * resource.getpagesize()
+
+    def limit_to(size: int) -> None:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (size, size))
+
+    limit_to(resource.RLIM_INFINITY)
+    check_room()
+    limit_to(taken + (1 << 30))
+    check_room()
+    with thread_pool(2) as pool:
+        assert pool.submit(len, "two").result() == 3
+    limit_to(taken + (1 << 20))
+    with pytest.raises(MemoryError, match="left of what ulimit -v allows, expected 64"):
+        check_room()
+    with pytest.raises(MemoryError, match="expected 96"):
+        thread_pool(2)

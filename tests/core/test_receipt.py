@@ -123,6 +123,13 @@ def test_inputs_that_differ_have_a_difference(was: dict[str, Any], now: dict[str
     assert fingerprint(was) != fingerprint(now)
 
 
+def test_without_room_for_work_nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lucency.core.memory._room", lambda: 0.0)
+    with pytest.raises(MemoryError, match="0 MiB are left"):
+        produce(tmp_path / "stage", inputs=INPUTS, write=lambda _: None)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_killed_stage_goes_on_from_what_it_left(killed: Path):
     def finish(folder: Path) -> None:
         assert (folder / "half").read_text() == "first half"

@@ -199,3 +199,10 @@ def test_a_network_that_decides_by_pixels_is_refused(tmp_path: Path) -> None:
         write_onnx(network, tmp_path / "model.onnx", size=SIZE, metadata={})
     assert "\n" not in str(refused.value)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_no_network_is_exported_where_there_is_no_room(exported, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("lucency.core.memory._room", lambda: 0.0)
+    with pytest.raises(MemoryError, match="0 MiB are left"):
+        write_onnx(exported[0], tmp_path / "model.onnx", size=SIZE, metadata={})
+    assert not any(tmp_path.iterdir())

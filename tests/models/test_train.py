@@ -122,6 +122,20 @@ class FullDisk(io.BytesIO):
         return super().write(content)
 
 
+def test_without_room_for_gradients_training_ends_before_them_and_goes_on_with_room(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "check_room", refuse)
+        with pytest.raises(MemoryError, match="no room"):
+            learn(tmp_path / "net", VARIED)
+    learn(tmp_path / "net", VARIED)
+    assert_same_weights(tmp_path / "net", whole)
+
+
 def test_a_full_disk_is_named_though_torch_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ ODD_PLACE names them: `no-temporary-folder`, and `cores-N`, as many as the syste
 
 import os
 import tempfile
+from importlib import import_module
 
 
 def _without_temporary_folder() -> None:
@@ -12,6 +13,8 @@ def _without_temporary_folder() -> None:
 
 
 def _with_cores(number: int) -> None:
+    import_module("torch")  # whose threads stay as many: with others the last digits differ
+    os.environ.pop("OMP_NUM_THREADS", None)
     os.cpu_count = lambda: number
     os.sched_getaffinity = lambda _: set(range(number))
 

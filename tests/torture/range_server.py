@@ -4,6 +4,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import IO, cast
@@ -21,7 +22,9 @@ def archive(name: str) -> bytes:
 
 
 class RangeHandler(BaseHTTPRequestHandler):
-    """Answers with an archive, or with the part of it from a byte on."""
+    """Answers with an archive, or with the part of it from a byte on; `pause` after each block."""
+
+    pause = 0.0  # seconds
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -37,12 +40,17 @@ class RangeHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(SIZE - start))
         self.send_header("ETag", '"one"')
         self.end_headers()
-        self.wfile.write(content[start:])
+        for place in range(start, SIZE, BLOCK):
+            self.wfile.write(content[place : place + BLOCK])
+            time.sleep(self.pause)
 
 
-def start_server() -> tuple[subprocess.Popen[str], int]:
-    """Start the server; return its process, which ends with this one, and its port."""
-    words = [sys.executable, "-m", "torture.range_server"]
+def start_server(*, pause: float = 0.0) -> tuple[subprocess.Popen[str], int]:
+    """Start the server, which waits some seconds after each block of an archive.
+
+    Returns its process, which ends with this one, and its port.
+    """
+    words = [sys.executable, "-m", "torture.range_server", str(pause)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(words, text=True, **pipes)
     return process, int(cast("IO[str]", process.stdout).readline())
@@ -68,6 +76,7 @@ def _md5(content: bytes) -> str:
 if __name__ == "__main__":
     import threading
 
+    RangeHandler.pause = float(sys.argv[1])
     serving = ThreadingHTTPServer(("127.0.0.1", 0), RangeHandler)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     print(serving.server_address[1], flush=True)

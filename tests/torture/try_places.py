@@ -9,13 +9,22 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture.fault_layer import ALL, LAYER, UNHINDERED, Fault, in_child, start_again_with_layer
+from torture.fault_layer import (
+    ALL,
+    LAYER,
+    UNHINDERED,
+    Ended,
+    Fault,
+    in_child,
+    start_again_with_layer,
+)
 from torture.tally import Tally, script, tally
 from torture.tiny_commands import COMMANDS, INCOMPLETE, RUN, Bench, called, content, wrong_end
 
@@ -23,6 +32,7 @@ DONE, REFUSED, SAME = "done all the same", "one line and status 2", "the same by
 CHAPTER = "a chapter left out by name and status 3"
 RIGHT = (DONE, REFUSED, SAME, CHAPTER)
 YEARS = 365 * 86_400
+PATIENCE = 60  # seconds, after which a command with less memory counts as hung
 SHARES = 4  # of the memory that a command takes beside what it began with; half is one of them
 LOCALE = "tr_TR.UTF-8"
 DEVICE = re.compile(rb'"(?:device|checksum)": "[^"]*"')
@@ -107,9 +117,16 @@ def with_less_memory(bench: Bench, name: str, times: int) -> Iterator[str]:
         ended = in_child(
             _limited(called(name), limit), place=bench.place, notes=bench.notes, fault=Fault(ALL)
         )
-        yield wrong_end(ended) or bench.wrong_between(name) or bench.wrong_again(name) or {
-            0: DONE, 2: REFUSED, INCOMPLETE: CHAPTER,
-        }[ended.status]  # fmt: skip
+        yield _end_of(bench, name, ended)
+
+
+def _end_of(bench: Bench, name: str, ended: Ended) -> str:
+    if wrong := wrong_end(ended):
+        return wrong
+    if ended.status == INCOMPLETE:  # beside the page are notes why
+        return bench.wrong_again(name) or CHAPTER
+    wrong = bench.wrong_between(name) or bench.wrong_again(name)
+    return wrong or {0: DONE, 2: REFUSED}[ended.status]
 
 
 def _measured(act: Callable[[], int]) -> Callable[[], int]:
@@ -131,6 +148,7 @@ def _addresses(key: str) -> int:
 
 def _limited(act: Callable[[], int], size: int) -> Callable[[], int]:
     def limited() -> int:
+        signal.alarm(PATIENCE)
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
         return act()
 

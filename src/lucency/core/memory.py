@@ -1,10 +1,16 @@
-"""Memory that runs out: each library says so in errors of its own; people read one line."""
+"""Memory that runs out: libraries say so each in its own errors, people read one line.
+
+What cannot bear it begins only where there is room.
+"""
 
 from __future__ import annotations
 
 import errno
+import math
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 ONNX_RUNTIME = "onnxruntime.capi.onnxruntime_pybind11_state"
 KINDS = (  # errors of libraries that are neither MemoryError nor RuntimeError
@@ -21,6 +27,42 @@ REMEDY = (
     "free some, or take fewer --workers: what is done is kept, and the same command goes on; or "
     "take a smaller training.batch, which is another protocol, into another folder (--out)"
 )
+
+ROOM = 64 << 20  # bytes of addresses in which nothing that cannot bear their lack should run out
+STATM = Path("/proc/self/statm")  # of Linux; begins with the pages of addresses
+THREAD = 16 << 20  # beside them for each thread: its stack, and what it begins with
+
+
+def check_room(*, threads: int = 0) -> None:
+    """Raise MemoryError where little is left of the addresses that `ulimit -v` allows.
+
+    Where they end, most libraries raise errors, but not all, nor always: Python waits for ever for
+    a thread that has no memory to begin; oneDNN, in torch, runs code for gradients that it could
+    not write, a segmentation fault.
+    """
+    left, wanted = max(0.0, _room()), ROOM + threads * THREAD
+    if left < wanted:
+        raise MemoryError(
+            f"{left / 2**20:.0f} MiB are left of what ulimit -v allows, expected {wanted >> 20}"
+        )
+
+
+def thread_pool(count: int, *, name: str = "") -> ThreadPoolExecutor:
+    """Return a pool of threads; raises MemoryError where there is no room for them."""
+    check_room(threads=count)
+    return ThreadPoolExecutor(count, thread_name_prefix=name)
+
+
+def _room() -> float:
+    """Return how many bytes of addresses this process may have beside those that it has."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY or not STATM.exists():
+        return math.inf
+    return float(limit - int(STATM.read_text().split()[0]) * resource.getpagesize())
 
 
 def errors_of_memory() -> tuple[type[BaseException], ...]:

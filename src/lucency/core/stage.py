@@ -30,6 +30,7 @@ from lucency.core.files import (
     write_whole,
 )
 from lucency.core.locks import locked
+from lucency.core.memory import check_room
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 from lucency.core.saved_files import read_json
@@ -64,8 +65,9 @@ def partial_folder(
     """Lend `out`.partial to write in; on success add the receipt and rename it to `out`.
 
     A partial folder of other inputs is refused when anything has been written there, unless only
-    those of `may_change` differ.
+    those of `may_change` differ. Raises MemoryError where there is no room for work.
     """
+    check_room()
     folder = out.with_name(out.name + ".partial")
     with no_leftovers(folder.parent, notes=()):
         make_folders(folder.parent)

@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
@@ -24,6 +24,7 @@ from filelock import Timeout
 from lucency.core.files import flush_file, refuse_full_disk, replace_file, write_whole
 from lucency.core.locks import held_lock
 from lucency.core.manifest import counted, listed, nearest
+from lucency.core.memory import thread_pool
 from lucency.core.progress import progress, say
 
 AT_ONCE = 3  # files
@@ -169,7 +170,7 @@ def _refuse_little_space(out: Path, *, needed: int) -> None:
 def _fetch_all(archives: Sequence[Archive], work: _Work) -> None:
     """Fetch AT_ONCE files at once; what fails is reported when all others are there."""
     with ExitStack() as undo:
-        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="download")
+        pool = thread_pool(AT_ONCE, name="download")
         undo.callback(pool.shutdown, cancel_futures=True)
         undo.callback(work.stopped.set)
         jobs = [pool.submit(_fetch, one, work) for one in archives]

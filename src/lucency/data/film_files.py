@@ -13,13 +13,13 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from lucency.core.manifest import counted
+from lucency.core.memory import thread_pool
 from lucency.core.parallel import usable_cores
 from lucency.core.progress import progress, say, silent
 from lucency.core.stores import StoredObject, find_object, read_object, url_of
@@ -157,7 +157,7 @@ def load_films(files: Sequence[FilmFile]) -> Iterator[LoadedFilm]:
     if not any(isinstance(file, StoredFilm) for file in files):
         yield from map(load_film, files)
         return
-    with ThreadPoolExecutor(AHEAD) as pool:
+    with thread_pool(AHEAD) as pool:
         waiting = deque(pool.submit(load_film, file) for file in files[:AHEAD])
         try:
             for later in (*files[AHEAD:], *[None] * len(waiting)):
@@ -204,7 +204,7 @@ def film_start(place: str | Path) -> bytes:
 
 def film_starts(places: Sequence[str | Path]) -> Iterator[bytes]:
     """Yield what `film_start` does of each film; in a store, of STARTS at once."""
-    with ThreadPoolExecutor(STARTS) as pool:
+    with thread_pool(STARTS) as pool:
         for first in range(0, len(places), BATCH):
             some = places[first : first + BATCH]
             stored = pool.map(film_start, [place for place in some if url_of(place)])
@@ -269,7 +269,7 @@ def films_in(archives: Sequence[Path], *, named: bool = False) -> list[Path]:
             return str(error)
 
     found, films = [], list[Path]()
-    with ThreadPoolExecutor(usable_cores()) as pool, _advancing(archives) as advance:
+    with thread_pool(usable_cores()) as pool, _advancing(archives) as advance:
         for done, one in enumerate(pool.map(listed, archives), start=1):
             found.append(one)
             advance(done, len(archives))

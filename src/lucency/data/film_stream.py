@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lucency.core.manifest import Preparation
+from lucency.core.memory import thread_pool
 from lucency.core.parallel import usable_cores
 from lucency.core.stores import place_text
 from lucency.data.film_archives import LoadedFilm
@@ -56,7 +57,7 @@ def stream_films(
     """
     work, before = partial(prepare_file, preparation=preparation), cv2.getNumThreads()
     cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="films")
+    pool = thread_pool(threads or usable_cores(), name="films")
     todo = _under_way(pool, work, files)
     try:
         waiting = deque(islice(todo, AHEAD * block))

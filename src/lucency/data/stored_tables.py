@@ -9,12 +9,12 @@ import atexit
 import os
 import shutil
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 from lucency.config.sections import Source
 from lucency.core.files import write_whole
+from lucency.core.memory import thread_pool
 from lucency.core.stores import list_objects, named_place, read_object, url_of
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.film_names import kind_of_member
@@ -70,7 +70,7 @@ def _copied(url: str, labels: str, patterns: tuple[str, ...], process: int) -> P
         except FileNotFoundError:
             raise ValueError(f"{url}/{name}: was there a moment ago: run again") from None
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with thread_pool(AT_ONCE) as pool:
         for _ in pool.map(fetch, names):
             pass
     return folder

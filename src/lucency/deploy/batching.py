@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
+from lucency.core.memory import thread_pool
 from lucency.core.predictions import Predictions
 from lucency.deploy.problems import Problem
 
@@ -46,7 +47,7 @@ class Batches:
     most: int
     seconds: float
     films: asyncio.Queue[WaitingFilm] = field(default_factory=asyncio.Queue)
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    thread: ThreadPoolExecutor = field(default_factory=lambda: thread_pool(1))
 
 
 @dataclass

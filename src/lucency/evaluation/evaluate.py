@@ -6,7 +6,6 @@ Letters in shapes: n films, k findings, c columns (the findings, then macro and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
 from lucency.core.manifest import listed, mean_over
+from lucency.core.memory import thread_pool
 from lucency.core.parallel import usable_cores
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap, intervals
@@ -236,7 +236,7 @@ def _values(columns: Sequence[Column], weights: Weights) -> Values:
         one = measure(column.label, column.inputs, weights=each, unbiased=not pooled)
         return {WITHOUT_BIAS: one[UNBIASED], **one}
 
-    with ThreadPoolExecutor(min(usable_cores(), THREADS)) as threads:
+    with thread_pool(min(usable_cores(), THREADS)) as threads:
         each = threads.map if len(cells.owner) <= MANY_CELLS else map
         found = list(each(measured, columns[::-1]))  # all cells first: they take longest
     return {name: np.stack([one[name] for one in found[::-1]]) for name in found[0]}

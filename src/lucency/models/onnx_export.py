@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.onnx import OnnxExporterError
 
 from lucency.core.files import write_whole
+from lucency.core.memory import check_room
 from lucency.models.heads import channels_first
 from lucency.models.metadata import FEATURES_ONLY
 from lucency.models.networks import FilmNetwork
@@ -75,6 +76,7 @@ def write_onnx(network: FilmNetwork, file: Path, *, size: int, metadata: Mapping
     where the last features are maps. `metadata` stands in the file's metadata. The network stays as
     it is. Raises ValueError for a network that cannot be exported.
     """
+    check_room()
     exported = ExportedNetwork(copy.deepcopy(network).cpu().float(), size=size).eval()
     films = torch.zeros(2, size, size, dtype=torch.uint8)  # not one, which would be a constant
     with torch.no_grad(), warnings.catch_warnings():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from lucency.core.memory import says_out_of_memory
+from lucency.core.memory import says_out_of_memory, thread_pool
 from lucency.core.parallel import keep_freed_memory, usable_cores
 from lucency.core.saved_files import fingerprint_content
 
@@ -172,4 +172,4 @@ def _outputs(
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
     """Return threads, which stay from one call to the next."""
-    return ThreadPoolExecutor(count, thread_name_prefix="onnx")
+    return thread_pool(count, name="onnx")

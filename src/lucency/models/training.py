@@ -30,6 +30,7 @@ from lucency.config.protocol import Protocol, without_places
 from lucency.config.sections import EvaluationChoices, Network, Training
 from lucency.core.files import write_table
 from lucency.core.manifest import Prepared, counted
+from lucency.core.memory import check_room
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
 from lucency.core.progress import Advance, AfterEpoch, say, unwatched
@@ -407,6 +408,7 @@ def _add_gradients(
     reweigh = job.state.epoch / job.training.epochs >= job.training.reweigh_after
     context = Context(among=among, counts=job.counts, reweigh=reweigh)
     loss = batch_loss(job.training.loss, logit, label=label, weight=weight, context=context)
+    check_room()
     job.accelerator.backward(loss * world_size())
     own = torch.from_numpy(films.plan.label[share_of_process(piece)]).to(pictures.device)
     return torch.cat([loss.detach()[None], checkpoint.tally(logit, own)])

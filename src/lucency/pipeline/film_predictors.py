@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -33,6 +32,7 @@ from lucency.core.manifest import (
     read_table,
     unlabelled,
 )
+from lucency.core.memory import thread_pool
 from lucency.core.parallel import usable_cores
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
@@ -144,7 +144,7 @@ class Home:
 
     def open(self, names: Iterable[str]) -> None:
         """Make networks ready that are soon needed, side by side."""
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with thread_pool(usable_cores()) as pool:
             for _ in pool.map(self.network, names):
                 pass
 
