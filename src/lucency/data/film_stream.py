@@ -56,8 +56,8 @@ def stream_films(
     `lucency.data.preprocess.prepare_file`, byte for byte. OpenCV has one thread meanwhile.
     """
     work, before = partial(prepare_file, preparation=preparation), cv2.getNumThreads()
-    cv2.setNumThreads(1)
     pool = thread_pool(threads or usable_cores(), name="films")
+    cv2.setNumThreads(1)
     todo = _under_way(pool, work, files)
     try:
         waiting = deque(islice(todo, AHEAD * block))
