@@ -18,6 +18,7 @@ from lucency.config import sections
 from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.search_space import Sweep, nested
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
+from lucency.core.progress import printable
 from lucency.core.stores import url_of, without_credentials
 
 BASE = "base"  # the name of the protocol without a variant
@@ -524,7 +525,9 @@ def _place(choices: dict[str, Any], folder: Path) -> None:
 def _apply(choices: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals:
-        raise ValueError(f"--set {change}: expected key=value, for example training.epochs=3")
+        raise ValueError(
+            f"--set {printable(change)}: expected key=value, for example training.epochs=3"
+        )
     *path, last = key.strip().split(".")
     place: Any = choices
     try:
@@ -539,7 +542,9 @@ def _apply(choices: dict[str, Any], change: str) -> None:
         found = f"{place}"
         if isinstance(place, list):
             found = f"a list of {len(place)}, counted from 0, such as network.0.name"
-        raise ValueError(f"--set {change}: no such key, found {found}") from error
+        raise ValueError(
+            f"--set {printable(change)}: no such key, found {printable(found)}"
+        ) from error
 
 
 def _explain(error: ValidationError, choices: object, *, within: str = "") -> str:

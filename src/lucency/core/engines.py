@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from lucency.core.manifest import counted
 from lucency.core.parallel import QUEUE, in_workers
-from lucency.core.progress import say
+from lucency.core.progress import printable, say
 
 LOCAL = "local"
 SECONDS = 10  # to find a scheduler, and between looks whether it is still there
@@ -64,6 +64,7 @@ def choose_engine(engine: str) -> str:
     with choices as `slurm://PARTITION?minutes=60&memory=4&array=50`. Raises ValueError for another
     engine or choice, and where what it needs is not there, a scheduler too.
     """
+    engine = printable(engine)  # messages show it
     kind = _kind(engine)
     if kind not in ENGINES:
         raise ValueError(f"--engine {engine}: expected local, dask://HOST:PORT or slurm")

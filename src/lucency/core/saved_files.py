@@ -12,6 +12,7 @@ import json
 import lzma
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -142,7 +143,8 @@ def read_fields(file: Path, fields: type[Fields], *, remedy: str = ANEW) -> Fiel
 
 def read_array(file: Path) -> Shaped[np.ndarray, ...]:
     """Return the array of a .npy file without Python objects; raises errors as `read_json` does."""
-    with naming_damage(file, kinds=ARRAY_DAMAGE):
+    with warnings.catch_warnings(), naming_damage(file, kinds=(*ARRAY_DAMAGE, UserWarning)):
+        warnings.simplefilter("error", UserWarning)  # a header that another program wrote
         found = np.load(file, allow_pickle=False)
         if not isinstance(found, np.ndarray):
             raise TypeError("found an archive, expected one array")

@@ -214,7 +214,8 @@ def _read(stream: _HeaderStream, size: int, key: PseudonymKey) -> FilmHeader:
             problem = _pixel_problem(stream, header, size)
         except broken:
             return FilmHeader(reason=ABSURD if stream.is_absurd else DAMAGED)
-        _convert(header, broken)
+        for one in (header.file_meta, header):
+            _convert(one, broken)
         if stream.has_pixels:
             header.PixelData = b""  # is there, and not read
         return _facts(header, key, why_left_out(header) or problem)
@@ -234,8 +235,8 @@ def _convert(header: Dataset, broken: tuple[type[Exception], ...]) -> None:
     An element of an absurd size is none.
     """
     for tag in list(header.keys()):
-        raw = header.get_item(tag).value
         try:
+            raw = header.get_item(tag).value
             if isinstance(raw, bytes) and len(raw) > MOST_OF_ONE:
                 raise ValueError
             _ = header[tag].value
@@ -298,7 +299,7 @@ def _facts(header: Dataset, key: PseudonymKey, reason: str) -> FilmHeader:
         burned_in=_known(text(header, "BurnedInAnnotation"), ANSWERS, otherwise=UNKNOWN),
         deidentified=_known(text(header, "PatientIdentityRemoved"), ANSWERS, otherwise=UNKNOWN),
         photometric=_known(text(header, "PhotometricInterpretation"), PHOTOMETRIC),
-        transfer_syntax=syntax.name if syntax and syntax.is_transfer_syntax else OTHER,
+        transfer_syntax=syntax.name if getattr(syntax, "is_transfer_syntax", False) else OTHER,
         bits_stored=_whole(header, "BitsStored"),
         width=_whole(header, "Columns"),
         height=_whole(header, "Rows"),

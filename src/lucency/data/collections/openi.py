@@ -169,7 +169,7 @@ def _parse_report(content: bytes, *, where: str) -> Report:
     parser.EntityDeclHandler = refuse  # which comes before an entity could be expanded
     try:
         parser.Parse(content, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # the latter of an unknown encoding
         raise ValueError(
             f"{where}: found no XML ({error}); expected a report: fetch it again"
         ) from error
