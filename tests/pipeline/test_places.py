@@ -142,7 +142,7 @@ def test_a_label_file_of_another_name_and_films_in_other_folders_are_the_same(pl
 def test_a_folder_that_is_not_mounted_is_no_other_folder(
     place: Path, source: str, capsys: pytest.CaptureFixture[str]
 ):
-    nih = "".join(f"f{film}.png,Mass,0,{film}\n" for film in range(6))
+    nih = "".join(f"f{film}.png,{('Mass', 'No Finding')[film % 2]},0,{film}\n" for film in range(6))
     table = place / "films" / "Data_Entry_2017.csv"
     table.write_text(f"Image Index,Finding Labels,Follow-up #,Patient ID\n{nih}")
     changes = (f"data.source={source}", *(["data.labels="] if source == "nih" else []))

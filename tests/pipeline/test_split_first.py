@@ -88,14 +88,14 @@ def test_what_was_wrong_in_the_data_is_corrected_too(home: Path):
 
 def test_phantoms_and_films_of_external_tests_do_not_bind_a_folder(home: Path):
     (home / "p.toml").write_text(
-        'name = "phantoms"\nfindings = ["Mass"]\n[data]\nfilms = 30\nsize = 32\n[preparation]\n'
+        'name = "phantoms"\nfindings = ["Mass"]\n[data]\nfilms = 60\nsize = 32\n[preparation]\n'
         'size = 32\n[[network]]\nname = "test_resnet"\n[[external]]\nname = "other"\n'
         f'source = "csv"\nroot = "{home / "films"}"\nlabels = "labels.csv"\n'
     )
     with pytest.raises(ValueError, match="have no fact 'part'"):
         stages.parts(run_of(home, 'split={method="column",column="part"}'))
     assert files_below(home / "run") == {"protocol.toml", "phantom", "external"}
-    assert len(stages.parts(run_of(home))) == 30
+    assert len(stages.parts(run_of(home))) == 60
     with pytest.raises(ValueError, match=r"run of another protocol \(split.seed"):
         run_of(home, "split.seed=3")
 
