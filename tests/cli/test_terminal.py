@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -16,6 +17,9 @@ from lucency.audit.checks.issue import Issue, issue_table
 from lucency.cli.answers import SHOWN_METRICS, evaluation_in_words, write_csv_out, write_out
 from lucency.cli.app import app, call
 from lucency.cli.output import issues_in_words
+from lucency.cli.run_commands import _set_aside
+from lucency.core.progress import say
+from lucency.deploy.listening import announce
 from lucency.pipeline.film_inference import MOST_NAMED
 
 PREDICTIONS = "runs/demo/predictions/test_resnet/predictions.npz"
@@ -212,3 +216,46 @@ def test_standard_output_without_space_is_named(
     assert call() == 2
     line = "lucency: standard output: no space left on device; expected a place to read or write\n"
     assert capfd.readouterr().err == line
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_is_closed_costs_nothing(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["lucency", "protocols"])
+    monkeypatch.setattr(sys, name, None)
+    assert call() == 0
+    getattr(sys, name).close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_lines_that_cannot_be_written_cost_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    full = [open("/dev/full", "w") for _ in "oe"]  # noqa: SIM115, PTH123 - as the system does
+    monkeypatch.setattr("sys.argv", ["lucency", "check", "absent"])
+    monkeypatch.setattr(sys, "stderr", full[0])
+    assert call() == 2
+    say("a line")
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stdout", full[1])
+    announce("an address")
+    monkeypatch.undo()
+    assert capsys.readouterr().err == "an address\n"
+    for stream in full:
+        with suppress(OSError):
+            stream.close()
+
+
+def test_a_page_that_cannot_be_written_again_stays(tmp_path: Path):
+    page = tmp_path / "report"
+    page.mkdir()
+    for name in ("receipt.json", "report.html"):
+        (page / name).write_text("{}")
+    with suppress(ValueError), _set_aside(page):
+        assert not page.exists()
+        raise ValueError("a network is damaged")
+    assert (page / "report.html").read_text() == "{}"
+    with _set_aside(page):
+        page.mkdir()
+        (page / "receipt.json").write_text("{}")
+    assert [*tmp_path.iterdir()] == [page]
+    assert [*page.iterdir()] == [page / "receipt.json"]

@@ -67,6 +67,13 @@ def test_words_about_memory_and_names_of_files_are_no_lack_of_it(error: Exceptio
     assert not says_out_of_memory(error)
 
 
+def test_a_library_that_finds_no_room_as_it_is_loaded_says_so():
+    error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    assert says_out_of_memory(error)
+    assert isinstance(error, errors_of_memory())
+    assert not says_out_of_memory(ImportError("No module named 'torch'"))
+
+
 def test_of_the_program_s_own_errors_that_counts_which_they_were_raised_from():
     error = ValueError("the films could not be read")
     error.__cause__ = MemoryError()

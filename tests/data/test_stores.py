@@ -619,7 +619,7 @@ def one_pause(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stores._system.cache_clear()
 
 
-@pytest.mark.parametrize("act", [stores.find_object, stores.read_object])
+@pytest.mark.parametrize("act", [stores.find_object, stores.read_object, stores.list_objects])
 def test_a_web_server_that_never_answers_is_left(one_pause: None, act: Callable[[str], object]):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/films/1.png"

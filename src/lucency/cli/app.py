@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from traceback import extract_tb
 from typing import Annotated, Any, cast
@@ -70,6 +71,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
     output any more, as behind `| head`, the command ends without a line, as by SIGPIPE.
     """
     share_cores()
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that cannot write a sign shows "?"
@@ -86,6 +88,13 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         return _failed(_message(error))
 
 
+def _open_closed_streams() -> None:
+    """Let what is written to a closed standard stream go nowhere, and its number to no file."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - to the end
+
+
 def _called(before: Callable[[], None] | None) -> int:
     """Run the command, and write all of its answer."""
     try:
@@ -94,8 +103,7 @@ def _called(before: Callable[[], None] | None) -> int:
         _check_together(sys.argv[1:])
         status = int(app(standalone_mode=False, prog_name="lucency") or 0)
         with naming_output():
-            if sys.stdout:
-                sys.stdout.flush()
+            sys.stdout.flush()
         return status
     except SystemExit as end:  # what typer makes of any pipe that breaks, and rich of a help page
         error = end.__context__
@@ -182,7 +190,8 @@ def _failed(line: str) -> int:
         from lucency.core.stores import without_credentials
 
         shown = printable(without_credentials(" ".join(line.split())))
-        typer.echo(f"lucency: {who}{shortened(shown, most=LONGEST)}", err=True)
+        with suppress(OSError):  # where standard error takes no more, the status says it
+            typer.echo(f"lucency: {who}{shortened(shown, most=LONGEST)}", err=True)
     return 2
 
 

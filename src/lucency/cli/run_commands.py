@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from textwrap import fill
@@ -107,9 +108,26 @@ def report(folder: options.RunFolder, json: options.Json = False) -> None:
         )
     if not (folder / "evaluation" / RECEIPT).is_file():
         raise ValueError(f"{folder} is not evaluated yet: finish it with {command_of(folder)}")
-    if (folder / "report" / RECEIPT).is_file():
-        shutil.rmtree(folder / "report")
-    do(StageName.REPORT, file, folder, None, 0, json)
+    with _set_aside(folder / "report"):
+        do(StageName.REPORT, file, folder, None, 0, json)
+
+
+@contextmanager
+def _set_aside(page: Path) -> Iterator[None]:
+    """Let a page be written again; where that fails, the one of before is there again."""
+    from lucency.core.stage import RECEIPT
+
+    before = page.with_name(f"{page.name}.before")  # also of a command that was killed
+    if (page / RECEIPT).is_file():
+        shutil.rmtree(before, ignore_errors=True)
+        page.rename(before)
+    try:
+        yield
+    finally:
+        if (page / RECEIPT).is_file():
+            shutil.rmtree(before, ignore_errors=True)
+        elif before.is_dir():
+            before.rename(page)
 
 
 def protocols(json: options.Json = False) -> None:

@@ -20,7 +20,8 @@ KINDS = (  # errors of libraries that are neither MemoryError nor RuntimeError
 )
 SIGNS = re.compile(  # threads cannot start where there is no memory for their stack
     r"bad[ _]alloc|(can.?t|cannot|could not|unable to|failed to) allocate|"
-    r"(out of|insufficient) memory|can't start new thread|could not create a (primitive|memory)",
+    r"(out of|insufficient) memory|can't start new thread|could not create a (primitive|memory)|"
+    r"failed to map segment",  # of a library that is loaded
     re.IGNORECASE,
 )
 REMEDY = (
@@ -68,7 +69,7 @@ def _room() -> float:
 def errors_of_memory() -> tuple[type[BaseException], ...]:
     """Return the types among whose errors are those that say that memory ran out."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in KINDS)
-    return (MemoryError, RuntimeError, *(one for one in found if one))
+    return (MemoryError, RuntimeError, ImportError, *(one for one in found if one))
 
 
 def says_out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from lucency.core.parallel import rank
 
@@ -19,10 +19,14 @@ Show = Callable[[int, int, str, float], None]  # done, total, note, units a seco
 
 
 def say(line: str) -> None:
-    """Write one `printable` line for people, to standard error, from the first process only."""
+    """Write one `printable` line for people, to standard error, from the first process only.
+
+    A line that cannot be written is dropped: it must not cost the work that it is about.
+    """
     if rank() == 0:
-        sys.stderr.write(printable(line) + "\n")
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.write(printable(line) + "\n")
+            sys.stderr.flush()
 
 
 def printable(text: str) -> str:

@@ -262,6 +262,9 @@ def _listed(root: str) -> Listing:
     if odd := [name for name in below if name not in kept and not name.endswith("/")]:
         say(f"Left out below {root}: {len(odd):,} objects whose names are no paths ({odd[0]!r}, …)")
     if not kept:
+        if root.startswith(WEB):  # fsspec lists nothing where a server fails
+            with suppress(FileNotFoundError):
+                _patiently(partial(system.info, path), root)
         raise ValueError(
             f"{root}: nothing lies there: expected the place of films, as s3://BUCKET/DIR"
         )

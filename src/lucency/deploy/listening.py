@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lucency.core.progress import printable
+from lucency.core.progress import printable, say
 from lucency.deploy.guard import LONGEST_HEAD, SECURITY_HEADERS, ServiceSettings
 from lucency.deploy.problems import PROBLEM_TYPE, Problem, problem_document, problem_response
 
@@ -87,10 +87,12 @@ def run_server(
 
 
 def announce(line: str) -> None:
-    """Write a line to standard output at once: who started the service reads the address there."""
-    if sys.stdout:  # none where it was closed
+    """Write a line at once: who started the service reads the address on standard output."""
+    try:
         sys.stdout.write(printable(line) + "\n")
         sys.stdout.flush()
+    except OSError:  # it takes no more, and the service can still be used
+        say(line)
 
 
 def server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
