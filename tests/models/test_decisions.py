@@ -131,6 +131,18 @@ def test_decisions_that_do_not_fit_each_other_are_refused(plain: Classifier, tmp
         load_classifier(tmp_path)
 
 
+def test_findings_in_another_order_than_the_protocol_s_are_refused(
+    plain: Classifier, tmp_path: Path
+):
+    findings = [*plain.findings]
+    save_classifier(replace(plain, protocol={"findings": findings}), tmp_path)
+    about = read_json(tmp_path / "classifier.json")
+    about["findings"] = findings[::-1]
+    (tmp_path / "classifier.json").write_text(json.dumps(about))  # without its checksum
+    with pytest.raises(ValueError, match=r"classifier\.json cannot be read .*of its protocol are"):
+        load_classifier(tmp_path)
+
+
 def test_weights_that_are_no_numbers_are_not_saved_and_their_training_diverged(
     plain: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -186,7 +186,15 @@ def _parse(file: Path, plain: dict[str, Any], *, remedy: str) -> Metadata:
     """Return the fields of `Metadata` among what a file holds; ValueError for other types."""
     with naming_damage(file, remedy=remedy):
         NetworkFields.model_validate(plain)
+        _require_own_findings(plain)
         return _metadata_of(plain)
+
+
+def _require_own_findings(plain: Mapping[str, Any]) -> None:
+    """Raise ValueError where a file without a checksum names other findings than its protocol."""
+    stated = (plain.get("protocol") or {}).get("findings", plain["findings"])
+    if plain["findings"] not in (stated, [FEATURES_ONLY]):
+        raise ValueError(f"findings {plain['findings']}, those of its protocol are {stated}")
 
 
 def _metadata_of(plain: dict[str, Any]) -> Metadata:
