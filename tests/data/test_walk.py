@@ -164,7 +164,7 @@ def test_files_of_a_folder_are_films_or_left_out_in_words(
 def test_a_link_to_nowhere_is_named_and_hides_where_it_leads(tmp_path: Path):
     (tmp_path / "1.png").symlink_to("/archive/DOE^JANE/1.png")
     _, rejected = read_films_of(tmp_path)
-    assert rejected == ["cannot be read: a link to a file that is absent"]
+    assert rejected == ["cannot be read: a link that leads to no file"]
     assert why_no_film(tmp_path / "2.png") == "no such file"
 
 

@@ -81,7 +81,7 @@ def why_no_film(place: str | Path) -> str:
     Where a link leads is not stated: links to films of a DICOM archive hide the names of folders.
     """
     absent = "no such file"
-    return "a link to a file that is absent" if os.path.islink(place) else absent  # noqa: PTH114
+    return "a link that leads to no file" if os.path.islink(place) else absent  # noqa: PTH114
 
 
 def stat_film(place: str | Path) -> FilmStat | None:
