@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 
 from lucency.cli.app import call
+from lucency.core import stores
 from lucency.models.metadata import FORMAT, METADATA, MODEL, VERSION, WEIGHTS
 from workplace import FEW
 
@@ -413,6 +414,7 @@ def test_a_mistake_has_a_short_answer_that_says_what_to_do(
     before = contents(wrong)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(wrong)
+        patch.setattr(stores, "PAUSES", (0.0,))
         if package := LACKING.get(name.removeprefix("extra ")):
             lack(package, patch)
         if name == "no permission":

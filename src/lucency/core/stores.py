@@ -51,7 +51,7 @@ FAILURES = (  # of the packages below fsspec's, whose errors are no OSError
     ("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError"),
 )  # fmt: skip
 REFUSALS = re.compile(r"credential|forbidden|unauthorized|profile|paramvalidation", re.IGNORECASE)
-KEPT = "what is done is kept: run the same command again"
+KEPT = "check that it can be reached; what is done is kept: run the same command again"
 Answer = TypeVar("Answer")
 
 
