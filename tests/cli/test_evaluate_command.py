@@ -47,6 +47,21 @@ def test_networks_of_a_run_are_compared_too(at_work: Path, tmp_path: Path):
     assert {"metrics.csv", "comparison.csv", "ranking.csv"} <= names
 
 
+def test_columns_of_a_table_that_are_no_finding_of_the_labels_are_named(
+    at_work: Path, tmp_path: Path
+):
+    labels = tmp_path / "labels.csv"
+    nih = pd.read_csv(LABELS[1], index_col=False)
+    effusion = nih["Finding Labels"].str.contains("Effusion").astype(int)
+    few = {"image": nih["Image Index"], "patient": nih["Patient ID"], "Effusion": effusion}
+    pd.DataFrame(few).to_csv(labels, index=False)
+    table = pd.read_csv("mine.csv")
+    others = [name for name in table.columns[1:] if name != "Effusion"]
+    done = CliRunner().invoke(app, ["evaluate", "mine.csv", "--labels", str(labels)])
+    line = f"mine.csv: left out, no finding of the labels: {', '.join(others)}"
+    assert line in done.stderr.splitlines()
+
+
 def test_one_table_is_evaluated_and_two_are_compared(at_work: Path):
     assert evaluated("mine.csv", *LABELS)["network"] == "mine"
     both = evaluated("mine.csv", "theirs.csv", *LABELS)

@@ -129,6 +129,10 @@ MISTAKES = {
     "checks of damaged weights": "check damaged",
     "predictions by damaged weights": "predict damaged films --model test_resnet",
     "checks of a network that was edited": "check edited",
+    "report of a network that was deleted": "report lost-network",
+    "network without its description": "predict bare/networks/test_resnet films",
+    "export that is not whole": "export runs/demo --out half-export",
+    "export whose receipt is damaged": "export runs/demo --out cut-export",
     "model of a later version": "predict later-model films/00000001_000.png",
     "predictions of a study": "predict study films",
     "report of a study": "report study",
@@ -319,12 +323,18 @@ def write_runs(place: Path) -> None:
         copy = shutil.copytree if source.is_dir() else shutil.copy
         (place / "unfinished").mkdir(exist_ok=True)
         copy(source, place / "unfinished" / name)
-    for name in ("later", "older", "study", "damaged", "edited"):
+    for name in ("later", "older", "study", "damaged", "edited", "lost-network", "bare"):
         shutil.copytree(demo, place / name, symlinks=True)
     text = (demo / "protocol.toml").read_text()
     (place / "later" / "protocol.toml").write_text(
         text.replace("[training]", "[training]\nspin = 3")
     )
+    shutil.rmtree(place / "lost-network" / "networks" / "test_resnet")
+    (place / "bare" / "networks" / "test_resnet" / METADATA).unlink()
+    for name in ("half-export", "cut-export"):
+        (place / name).mkdir()
+        (place / name / "model.json").write_text("{}")
+    (place / "cut-export" / "receipt.json").write_text('{"format":')
     receipt = place / "older" / "split" / "receipt.json"
     receipt.write_text(receipt.read_text().replace('"seed"', '"number"'))
     change_byte(place / "damaged" / "networks" / "test_resnet" / WEIGHTS)

@@ -204,7 +204,7 @@ def test_another_pipe_that_breaks_is_an_error(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-@pytest.mark.parametrize("words", [["--version"], ["protocols"]])
+@pytest.mark.parametrize("words", [["--version"], ["protocols"], ["run", "--help"]])
 def test_standard_output_without_space_is_named(
     words: list[str],
     into: Callable[[int], None],

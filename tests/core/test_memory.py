@@ -82,6 +82,26 @@ def test_of_the_program_s_own_errors_that_counts_which_they_were_raised_from():
     assert not says_out_of_memory(error)
 
 
+def test_a_command_begins_only_where_the_libraries_can_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    taken = int(memory.STATM.read_text().split()[0]) * resource.getpagesize()
+    for mebibytes, loaded, words, status in (
+        (700, False, ["protocols"], 2),
+        (700, True, ["protocols"], 0),
+        (700, False, ["protocols", "--help"], 0),
+        (900, False, ["protocols"], 0),
+    ):
+        with monkeypatch.context() as patch:
+            size = taken + (mebibytes << 20)
+            patch.setattr(resource, "getrlimit", lambda _, size=size: (size, size))
+            patch.setattr(sys, "argv", ["lucency", *words])
+            if not loaded:
+                patch.delitem(sys.modules, "numpy")
+            assert cli.call() == status, (mebibytes, words)
+    assert "left of what ulimit -v allows, expected 768" in capsys.readouterr().err
+
+
 def test_training_and_threads_begin_only_where_there_is_room(monkeypatch: pytest.MonkeyPatch):
     taken = int(memory.STATM.read_text().split()[0]) * resource.getpagesize()
 

@@ -72,6 +72,17 @@ def test_labels_from_which_nothing_can_be_learned_are_refused(tmp_path: Path):
             with_both_labels(alike)
 
 
+def test_findings_with_one_label_only_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    films = read(place(tmp_path / "films"), tmp_path)
+    label = np.hstack([films.label, np.ones_like(films.label), np.zeros_like(films.label)])
+    with_both_labels(replace(films, findings=("Mass", "Edema", "Hernia"), label=label))
+    lines = capsys.readouterr().err.splitlines()[-2:]
+    assert lines == [
+        "No label is 1, only 0 or not stated: Hernia; not learned",
+        "No label is 0, only 1 or not stated: Edema; not learned",
+    ]
+
+
 def test_a_name_that_looks_like_a_copy_s_is_refused(tmp_path: Path):
     source = place(tmp_path / "films")
     labels = tmp_path / "films" / "labels.csv"

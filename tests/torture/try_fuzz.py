@@ -1,8 +1,8 @@
 """Parsers of films, DICOM, CSV and protocols under a fuzzer that follows their code (atheris).
 
-`--times` are minutes a parser. Held is an input that was read or refused by a ValueError of the
-program in at most three lines, within 20 s and 1.5 GiB of the process. What is wrong is kept in
-~/.cache/lucency-torture/findings.
+`--times` are minutes a parser, each in a process, so many at once as there are cores. Held is an
+input that was read or refused by a ValueError of the program in at most three lines, within 20 s
+and 1.5 GiB of the process. What is wrong is kept in ~/.cache/lucency-torture/findings.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +19,7 @@ from torture.parser_tries import WRONG
 from torture.public_corpora import CACHE, run_in
 from torture.tally import Tally, script
 
-TIMES = 2  # minutes of each parser
+TIMES = 30  # minutes of each parser
 ATHERIS = "3.0.0"
 PATIENCE = 120  # seconds to start and to end
 
@@ -31,11 +32,15 @@ def tries(times: int) -> Iterator[Tally]:
     except (OSError, ValueError) as error:
         print(f"atheris cannot be had, nothing is fuzzed: {error}")
         return
-    for name, seeds in targets().items():
+
+    def one(name: str, contents: list[bytes]) -> Tally:
         with TemporaryDirectory() as scratch:
-            for number, content in enumerate(seeds):
+            for number, content in enumerate(contents):
                 (Path(scratch) / f"{number}").write_bytes(content)
-            yield fuzzed(name, library, Path(scratch), findings, seconds=60 * times)
+            return fuzzed(name, library, Path(scratch), findings, seconds=60 * times)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(one, *zip(*targets().items(), strict=True))
 
 
 def installed(folder: Path) -> Path:

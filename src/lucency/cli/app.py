@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from io import TextIOWrapper
 from traceback import extract_tb
 from typing import Annotated, Any, cast
@@ -22,7 +22,13 @@ from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
 from lucency.cli.run_commands import StageName, protocols, report, run, train
 from lucency.cli.study_commands import study_group
-from lucency.core.memory import errors_of_memory, out_of_memory, says_out_of_memory
+from lucency.core.memory import (
+    LIBRARIES,
+    check_room,
+    errors_of_memory,
+    out_of_memory,
+    says_out_of_memory,
+)
 from lucency.core.parallel import rank, share_cores, world_size
 from lucency.core.progress import printable, shortened
 
@@ -32,6 +38,7 @@ ELSEWHERE = {  # what other programs call a command of ours
     "validate": "evaluate", "convert": "export",
 }  # fmt: skip
 BROKEN_PIPE = 141  # 128 and SIGPIPE, as of other programs
+HELP = {"-h", "--help"}
 LONGEST = 1200  # signs of an error's line; names in it may be of any length
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
@@ -100,8 +107,9 @@ def _called(before: Callable[[], None] | None) -> int:
     try:
         if before:
             before()
-        _check_together(sys.argv[1:])
-        status = int(app(standalone_mode=False, prog_name="lucency") or 0)
+        _check_start(sys.argv[1:])
+        with naming_output() if HELP & {*sys.argv} else nullcontext():  # typer writes help
+            status = int(app(standalone_mode=False, prog_name="lucency") or 0)
         with naming_output():
             sys.stdout.flush()
         return status
@@ -123,9 +131,14 @@ def _ended(error: OSError) -> int:
     return BROKEN_PIPE if isinstance(error, BrokenPipeError) else _failed(_message(error))
 
 
-def _check_together(words: list[str]) -> None:
-    """Raise ValueError where several processes would do, each for itself, what one should do."""
+def _check_start(words: list[str]) -> None:
+    """Raise MemoryError where there is no room for libraries that are not loaded yet.
+
+    Raises ValueError where several processes would do, each for itself, what one should do.
+    """
     command = next((word for word in words if not word.startswith("-")), "")
+    if command and not HELP & {*words} and "numpy" not in sys.modules:
+        check_room(room=LIBRARIES)
     if command and world_size() > 1 and command not in TOGETHER:
         raise ValueError(
             f"{world_size()} processes were started for `lucency {command}`: start several for "

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +22,9 @@ from lucency.cli.options import (
     SourceRoot,
     chosen_source,
     label_columns,
+    named_by_options,
     to_folder,
 )
-
-OPTIONS = ("source", "root", "labels", "image_column", "patient_column")  # keys with one
 
 PredictionTables = Annotated[
     list[Path],
@@ -108,37 +105,6 @@ def test_on_source(
     with named_by_options():
         found = add_external_test(run, choice)
     print_answer(answer(run, found, out=out), json, words=external_in_words)
-
-
-@contextmanager
-def named_by_options() -> Iterator[None]:
-    """Let an error of an external test or source name options in place of a protocol's keys."""
-    from lucency.core.files import BusyError
-
-    try:
-        yield
-    except BusyError:
-        raise
-    except ValueError as error:
-        raise ValueError(in_options(str(error))) from error
-
-
-def in_options(message: str) -> str:
-    """Return a message about an external test with options in place of its keys.
-
-    >>> in_options("external.2.root is '/x', which is no folder; external.2.views: no film")
-    "--root is '/x', which is no folder; --set views: no film"
-    >>> in_options("external.0 (ov): both are phantoms")
-    'external test ov: both are phantoms'
-    """
-    message = re.sub(r", or external\.\d+\.\w+ of a protocol,", "", message)
-    own = re.sub(r"\bexternal\.\d+ \(([a-z0-9-]+)\)", r"external test \1", message)
-    own = re.sub(rf"\bexternal\.\d+\.({'|'.join(OPTIONS)})\b", _option, own)
-    return re.sub(r"\bexternal\.\d+\.(?=[a-z])", "--set ", own)
-
-
-def _option(key: re.Match[str]) -> str:
-    return f"--{key[1].replace('_', '-')}"
 
 
 def ensemble(  # noqa: PLR0913 - the options of one command

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from lucency.cli import answers, options
-from lucency.cli.evaluate_commands import named_by_options
 
 
 def predict(  # noqa: PLR0913 - the options of one command
@@ -55,7 +54,7 @@ def predict(  # noqa: PLR0913 - the options of one command
         columns = options.label_columns(image_column, patient_column)
         about = {"source": source, "root": root, "labels": labels, **columns}
         place = options.chosen_source(about, changes=changes)
-        with named_by_options(), own_keys("external.0"):
+        with options.named_by_options(), own_keys("external.0"):
             shown, table = predict_source(model, place, name=name, engine=engine)
     elif root or labels or changes:
         raise ValueError("--root, --labels and --set are about --source: expected it beside them")

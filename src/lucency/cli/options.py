@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from lucency.config.sections import External
 
+OPTIONS = ("source", "root", "labels", "image_column", "patient_column")  # keys with one
 SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
 
@@ -84,6 +87,37 @@ def chosen_source(
     if choice.source != "phantom" and not choice.root:
         raise ValueError(f"--root is needed: the folder of the films of {choice.source}")
     return choice
+
+
+@contextmanager
+def named_by_options() -> Iterator[None]:
+    """Let an error of an external test or source name options in place of a protocol's keys."""
+    from lucency.core.files import BusyError
+
+    try:
+        yield
+    except BusyError:
+        raise
+    except ValueError as error:
+        raise ValueError(in_options(str(error))) from error
+
+
+def in_options(message: str) -> str:
+    """Return a message about an external test with options in place of its keys.
+
+    >>> in_options("external.2.root is '/x', which is no folder; external.2.views: no film")
+    "--root is '/x', which is no folder; --set views: no film"
+    >>> in_options("external.0 (ov): both are phantoms")
+    'external test ov: both are phantoms'
+    """
+    message = re.sub(r", or external\.\d+\.\w+ of a protocol,", "", message)
+    own = re.sub(r"\bexternal\.\d+ \(([a-z0-9-]+)\)", r"external test \1", message)
+    own = re.sub(rf"\bexternal\.\d+\.({'|'.join(OPTIONS)})\b", _option, own)
+    return re.sub(r"\bexternal\.\d+\.(?=[a-z])", "--set ", own)
+
+
+def _option(key: re.Match[str]) -> str:
+    return f"--{key[1].replace('_', '-')}"
 
 
 def to_file(about: str) -> Any:

@@ -101,13 +101,17 @@ def report(folder: options.RunFolder, json: options.Json = False) -> None:
     from lucency.pipeline.run import command_of, read_kept
 
     file = folder / "protocol.toml"
-    if read_kept(folder).sweep.space:
+    kept = read_kept(folder)
+    if kept.sweep.space:
         raise ValueError(
             f"{folder} holds a sweep: {command_of(folder)} finishes it and writes its page; its "
             "runs are finals/NAME/seed-N"
         )
     if not (folder / "evaluation" / RECEIPT).is_file():
         raise ValueError(f"{folder} is not evaluated yet: finish it with {command_of(folder)}")
+    places = [folder / "networks" / network.name for network in kept.network]
+    if lost := [place for place in places if not (place / RECEIPT).is_file()]:
+        raise ValueError(f"{lost[0]} is absent: {command_of(folder)} trains that network again")
     with _set_aside(folder / "report"):
         do(StageName.REPORT, file, folder, None, 0, json)
 

@@ -25,23 +25,24 @@ SIGNS = re.compile(  # threads cannot start where there is no memory for their s
     re.IGNORECASE,
 )
 REMEDY = (
-    "free some, or take fewer --workers: what is done is kept, and the same command goes on; or "
-    "take a smaller training.batch, which is another protocol, into another folder (--out)"
+    "free some, and give the same command again: it goes on from what is done; a run wants less "
+    "with fewer --workers, or a smaller training.batch, which is another protocol (another --out)"
 )
 
 ROOM = 64 << 20  # bytes of addresses in which nothing that cannot bear their lack should run out
 STATM = Path("/proc/self/statm")  # of Linux; begins with the pages of addresses
+LIBRARIES = 768 << 20  # in which NumPy, pandas and OpenCV are loaded
 THREAD = 16 << 20  # beside them for each thread: its stack, and what it begins with
 
 
-def check_room(*, threads: int = 0) -> None:
+def check_room(*, room: int = ROOM, threads: int = 0) -> None:
     """Raise MemoryError where little is left of the addresses that `ulimit -v` allows.
 
     Where they end, most libraries raise errors, but not all, nor always: Python waits for ever for
     a thread that has no memory to begin; oneDNN, in torch, runs code for gradients that it could
-    not write, a segmentation fault.
+    not write, a segmentation fault; OpenBLAS, in NumPy, tries for ever to begin, or crashes.
     """
-    left, wanted = max(0.0, _room()), ROOM + threads * THREAD
+    left, wanted = max(0.0, _room()), room + threads * THREAD
     if left < wanted:
         raise MemoryError(
             f"{left / 2**20:.0f} MiB are left of what ulimit -v allows, expected {wanted >> 20}"

@@ -29,7 +29,7 @@ from lucency.core.memory import says_out_of_memory
 from lucency.core.progress import shortened
 
 CHECKSUM = "checksum"  # the last field of a JSON file that must not change by accident
-ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
+ANEW = "expected it whole: write it again, or delete its folder; its command makes it anew"
 LONGEST = 200  # signs of what a library says
 JSON_DAMAGE = (ValueError, TypeError, RecursionError)
 ARRAY_DAMAGE = (  # what NumPy and zipfile raise for files that are not as written

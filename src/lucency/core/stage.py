@@ -111,7 +111,8 @@ def is_complete(out: Path, *, inputs: Inputs) -> bool:
     if not file.exists():
         if out.exists() and any(out.iterdir()):
             raise ValueError(
-                f"{out} has no receipt, so it was not made by this program: choose another place"
+                f"{out} has no receipt, so it is not whole, or was not made by this program: "
+                "choose another place, or delete it to make it anew"
             )
         return False
     _refuse_difference(out, read_json(file), inputs)

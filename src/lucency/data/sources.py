@@ -437,6 +437,9 @@ def with_both_labels(films: Manifest) -> Manifest:
             f"it (found {counted(present.sum(), 'label')} of 1 and {absent.sum():,} of 0): nothing "
             "can be learned; see that data.labels and findings are those of these films"
         )
+    for one, other, lost in (("1", "0", present == 0), ("0", "1", absent == 0)):
+        if names := [name for name, is_lost in zip(films.findings, lost, strict=True) if is_lost]:
+            say(f"No label is {one}, only {other} or not stated: {listed(names)}; not learned")
     return films
 
 

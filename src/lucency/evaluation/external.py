@@ -20,7 +20,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64
 from scipy.special import logit
 
-from lucency.core.manifest import Manifest, counted
+from lucency.core.manifest import Manifest, counted, listed
 from lucency.core.predictions import Predictions, load_predictions, why_no_predictions
 from lucency.core.progress import say
 from lucency.core.tables import join_films
@@ -115,6 +115,8 @@ def join_labels(
             raise ValueError(f"{file}: column {name!r} is no finding; {meant[0]!r} is: rename it")
     if absent:
         say(f"{file}: no column for {', '.join(absent)}")
+    if scores.left_out:
+        say(f"{file}: left out, no finding of the labels: {listed(scores.left_out)}")
     column = [films.findings.index(name) for name in scores.findings]
     name = file.name.removesuffix(".gz").removesuffix(".csv")
     return scores, {

@@ -138,7 +138,10 @@ def read_metadata(folder: Path) -> Metadata:
     if (folder / MODEL).is_file():
         return read_model_json(folder)
     if not (folder / METADATA).is_file():
-        raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
+        again = f"; {how_to_replace(folder)}" if (folder / WEIGHTS).is_file() else ""
+        raise ValueError(
+            f"{folder} holds no {METADATA}: expected a trained network's folder{again}"
+        )
     remedy = how_to_replace(folder)
     return _parse(folder / METADATA, read_json(folder / METADATA, remedy=remedy), remedy=remedy)
 

@@ -53,6 +53,7 @@ from lucency.models.metadata import (
     MODEL_ONNX,
     NETWORK,
     TrainedNetwork,
+    how_to_replace,
     read_metadata,
     read_model,
 )
@@ -448,6 +449,8 @@ def _nothing(folder: Path) -> str:
         return f"{folder} is a file; {_instead_of(folder)}"
     if (folder / MODEL_ONNX).is_file() or (folder / DATA).is_file():
         return f"{folder} holds no {MODEL}, which lucency export wrote: export the model anew"
+    if (folder / WEIGHTS).is_file():
+        return f"{folder} holds no {METADATA}: {how_to_replace(folder)}"
     if (folder / "protocol.toml").is_file():
         return f"{folder} has no trained network yet: go on with {command_of(folder)}"
     runs = sorted(file.parent for file in folder.glob("*/protocol.toml"))
