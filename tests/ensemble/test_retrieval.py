@@ -15,7 +15,9 @@ from lucency.core.predictions import Features
 from lucency.ensemble import retrieval as retrieve
 from lucency.ensemble.retrieval import (
     FEATURE,
+    IMAGE,
     NOBODY,
+    PATIENT,
     Found,
     build_index,
     load_index,
@@ -227,6 +229,13 @@ def test_an_index_that_is_not_whole_is_refused(tmp_path):
     np.save(file, np.array([{}]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"[Oo]bject"):
         load_index(tmp_path)
+    file.write_bytes(whole)
+    for damaged in (FEATURE, IMAGE, PATIENT):
+        content = (tmp_path / damaged).read_bytes()
+        (tmp_path / damaged).write_bytes(b"")
+        with pytest.raises(ValueError, match=rf"{damaged} cannot be read"):
+            load_index(tmp_path)
+        (tmp_path / damaged).write_bytes(content)
 
 
 def test_bad_queries_are_refused():

@@ -183,6 +183,11 @@ def test_what_is_stored_comes_back_and_holds_no_single_film(tmp_path: Path):
     assert back.training not in sizes
     with pytest.raises(ValueError, match="expected 12, those of the network"):
         back.of(logit, feature[:, :5])
+    content = bytearray((tmp_path / made.FILE).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / made.FILE).write_bytes(content)
+    with pytest.raises(ValueError, match="its arrays are not those that were written"):
+        load_unfamiliarity(tmp_path)
     (tmp_path / made.FILE).write_bytes(b"nothing")
     with pytest.raises(ValueError, match="cannot be read"):
         load_unfamiliarity(tmp_path)

@@ -123,8 +123,18 @@ def test_decisions_that_do_not_fit_each_other_are_refused(plain: Classifier, tmp
     about = read_json(tmp_path / "classifier.json")
     about["recalibration"]["slope"] = [1.0]
     (tmp_path / "classifier.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="slope, offset, note"):
+    with pytest.raises(ValueError, match="slope: found 1, expected one for each of 2 find"):
         load_classifier(tmp_path)
+    for changed, message in (
+        ({"threshold": [0.1]}, "threshold: found 1, expected one for each of 2 findings"),
+        ({"threshold": [0.1, 0.2, 0.3]}, "threshold: found 3"),
+        ({"mean": [0.5, 0.5]}, "mean: "),
+        ({"size": -7}, "size: "),
+    ):
+        about["recalibration"]["slope"] = [1.0, 1.0]
+        (tmp_path / "classifier.json").write_text(json.dumps({**about, **changed}))
+        with pytest.raises(ValueError, match=rf"classifier\.json cannot be read \({message}"):
+            load_classifier(tmp_path)
     about["recalibration"] |= {"slope": [1.0, 1.0], "knot": [[0, 2, 1], [0, 1, 2]]}
     (tmp_path / "classifier.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="curves must rise from knot to knot"):

@@ -1,7 +1,9 @@
 """What predicts films: the ONNX file beside weights, and films known by name or look."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ import numpy as np
 import pytest
 from test_predict import classifier
 
+from lucency.core import locks
+from lucency.core.locks import held_lock
 from lucency.core.manifest import unlabelled
 from lucency.ensemble.fitted import Rule
 from lucency.models import onnx_export
 from lucency.models.classifier import load_classifier, save_classifier
 from lucency.pipeline import film_predictors
-from lucency.pipeline.film_predictors import FilmOutputs, Home, open_predictor
+from lucency.pipeline.film_predictors import FilmOutputs, Home, find_home, open_predictor
 from toys import FINDINGS, toy_films
 
 FILMS = toy_films(4)
@@ -128,6 +132,65 @@ def test_two_at_once_make_one_file(folder: Path, exports: list[Path]):
         one, other = pool.map(predicted, [folder, folder])
     np.testing.assert_array_equal(one, other)
     assert len(exports) == 1
+
+
+def test_a_process_that_waits_says_so_and_predicts_on_torch_in_the_end(
+    folder: Path, exports: list[Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    (folder / WRITTEN).unlink()
+    monkeypatch.setattr(locks, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(film_predictors, "WAIT_SECONDS", 0.2)
+    with held_lock(folder / f"{WRITTEN}.lock", wait=0.0):  # as a process that was suspended does
+        np.testing.assert_array_equal(predicted(folder), predicted(folder, engine="torch"))
+    lines = capsys.readouterr().err
+    assert f"{WRITTEN}.lock: another process holds it; waiting" in lines
+    assert "runs on torch" in lines
+    assert exports == []
+
+
+def test_a_copy_of_a_network_s_folder_predicts_by_its_own_files(folder: Path, tmp_path: Path):
+    place = tmp_path / "run" / "networks"
+    for name, offset in (("one", 0.0), ("one-before", 2.0)):
+        known = load_classifier(folder)
+        line = replace(known.recalibration, offset=np.full(len(known.findings), offset))
+        (place / name).mkdir(parents=True)
+        save_classifier(replace(known, name="one", recalibration=line), place / name)
+        (place / name / "receipt.json").write_text("{}")
+    run, found = tmp_path / "run", {}
+    for name in ("one", "one-before"):
+        predictor = open_predictor(run, name=name, engine="torch")
+        found[name] = predictor.predict(FILMS)
+        assert found[name].network == predictor.name == name
+        assert [*predictor.home.opened] == [name]
+    assert found["one-before"].offset.tolist() == [2.0] * len(FINDINGS)
+
+
+def test_what_is_known_of_a_network_stays_that_of_the_weights_in_memory(
+    folder: Path, tmp_path: Path
+):
+    home = Home(folder=folder, networks={NAME: folder}, engine="torch")
+    films = FilmOutputs(home=home, prepared=FILMS)
+    before = films.calibrated(NAME)
+    known = load_classifier(folder)
+    line = replace(known.recalibration, offset=np.full(len(known.findings), 5.0))
+    save_classifier(replace(known, recalibration=line), folder)  # trained anew meanwhile
+    after = FilmOutputs(home=home, prepared=FILMS).calibrated(NAME)
+    np.testing.assert_array_equal(before, after)
+
+
+def test_an_export_that_lies_in_itself_is_refused(tmp_path: Path):
+    about = {"format": "lucency model", "version": 1, "kind": "blend", "name": "both"}
+    plain = json.dumps({**about, "findings": ["Mass"], "fingerprints": {}})
+    (tmp_path / "model.json").write_text(plain)
+    (tmp_path / "members").mkdir()
+    for number in "12":
+        (tmp_path / "members" / number).symlink_to("..")
+    with pytest.raises(ValueError, match="lies in itself, by a link"):
+        find_home(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps({**about, "findings": ["Mass"]}))
+    with pytest.raises(ValueError, match=r"model\.json cannot be read \('fingerprints' is absent"):
+        find_home(tmp_path)
 
 
 def test_an_unknown_engine_and_name_are_refused(made: Path):

@@ -156,6 +156,7 @@ def bombs() -> list[bytes]:
     made.append(png_of(png_header(64, 64), chunk(b"IDAT", deflated(1 << 30))))
     made += [blank_jpeg(16_320), blank_jpeg(16_320, progressive=True)]
     made += [many_scans(side, count) for side, count in ((96, 20_000), (4_096, 20_000))]
+    made.append(endless_scans(1_000_000))
     return [one for one in made if len(one) < 1 << 20]
 
 
@@ -178,6 +179,11 @@ def many_scans(side: int, count: int) -> bytes:
     made = blank_jpeg(side, progressive=True)
     scan = made[made.rindex(b"\xff\xda") : -len(JPEG_END)]
     return made[: -len(JPEG_END)] + scan * min(count, 900_000 // len(scan)) + JPEG_END
+
+
+def endless_scans(size: int) -> bytes:
+    """Return a JPEG of so many bytes that is nothing but beginnings of scans, without an end."""
+    return b"\xff\xd8" + b"\xff\xda\x00\x02" * (size // 4)
 
 
 def foreign() -> list[bytes]:

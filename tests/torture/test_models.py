@@ -1,16 +1,28 @@
 """A sample of `try_models`: no pickle is run, damaged weights are refused by name."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lucency.config.sections import Network
 from lucency.models.classifier import load_classifier
 from lucency.models.onnx_runtime import open_onnx
+from lucency.models.weights import fetch_weights
 from torture.film_tries import small_model
 from torture.hostile_models import DOORS, pickles
-from torture.try_models import ARRAYS, control, tried_damage, tried_pickles
+from torture.try_models import (
+    ARRAYS,
+    OTHER,
+    PRETRAINED,
+    _pretrained,
+    control,
+    tried_damage,
+    tried_pickles,
+    write_pretrained,
+)
 
 
 @pytest.fixture
@@ -34,6 +46,25 @@ def test_no_pickle_is_run(door: str, tmp_path: Path):
 def test_damaged_files_are_refused_or_the_same(name: str, model: Path):
     found = tried_damage(name, model, ARRAYS[name], times=8)
     assert found.held == found.tried == 8
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_damaged_weights_to_begin_with_are_refused_or_read(name: str, model: Path):
+    write_pretrained(model)
+    found = tried_damage(name, model, partial(_pretrained, name), times=24, may=(OTHER,))
+    assert found.held == found.tried == 24
+
+
+@pytest.mark.parametrize(
+    "held",
+    [torch.zeros(3), [torch.zeros(3)], {1: torch.zeros(3)}, {"state_dict": None}, {"a": "text"}],
+    ids=["tensor", "list", "numbers", "none", "text"],
+)
+def test_files_that_hold_no_weights_are_refused_by_name(held: object, tmp_path: Path):
+    torch.save(held, tmp_path / "w.pth")
+    choice = Network(name="test_resnet", weights="w.pth", provenance="none")
+    with pytest.raises(ValueError, match=r"w\.pth cannot be read .*expected a whole .safetens"):
+        fetch_weights(choice, root=tmp_path)
 
 
 def test_weights_of_nan_of_another_shape_or_changed_are_named(model: Path):

@@ -8,6 +8,7 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from dicom_films import dicom_bytes
+from lucency.data.images import decode_film
 from torture import hostile_archives, hostile_dicom, hostile_folders, hostile_pictures
 from torture.film_tries import (
     GOOD,
@@ -22,7 +23,15 @@ from torture.film_tries import (
     write_films,
 )
 from torture.hostile_dicom import encapsulated
-from torture.hostile_pictures import chunk, deflated, many_scans, png_header, png_of, whole
+from torture.hostile_pictures import (
+    chunk,
+    deflated,
+    endless_scans,
+    many_scans,
+    png_header,
+    png_of,
+    whole,
+)
 from torture.tally import Tally, tally
 from torture.try_pictures import counted
 
@@ -84,6 +93,12 @@ def test_what_is_wrong_is_seen(tmp_path: Path):
         "films", 3, 1, "read 1, wrong: a film twice 1, wrong: f.png: 21 s, 9 MiB 1"
     )
     assert tally("films", ["read"], right=bool).held == 1
+
+
+def test_a_jpeg_without_an_end_is_read_once():
+    """Each scan's own search for the end took minutes."""
+    with pytest.raises(ValueError, match="truncated: the JPEG has no end"):
+        decode_film(endless_scans(4_000_000))
 
 
 @pytest.mark.slow

@@ -2,13 +2,15 @@
 
 Pickles: sixty that write a file when they are unpickled, at each place where weights or arrays are
 read. Held is a ValueError, and no file written. Damaged files: held is a ValueError of the program,
-or arrays equal to those of the whole file.
+or arrays equal to those of the whole file; pre-trained weights, which have no fingerprint, may also
+be read as they stand.
 """
 
 import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,9 +18,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 
+from lucency.config.sections import Network
 from lucency.models.classifier import Classifier, load_classifier
+from lucency.models.heads import head_names
+from lucency.models.networks import build_body
 from lucency.models.onnx_runtime import open_onnx, run
+from lucency.models.weights import initialise
 from torture.damage import cut, flipped, replaced, zeroed
 from torture.film_tries import GOOD, SIDE, ran, small_model
 from torture.hostile_models import DOORS, payloads, pickles
@@ -41,6 +48,9 @@ def tries(times: int) -> Iterator[Tally]:
         write_onnx_of(model)
         for name, arrays in ARRAYS.items():
             yield tried_damage(name, model, arrays, times=times)
+        write_pretrained(model)
+        for name in PRETRAINED:
+            yield tried_damage(name, model, partial(_pretrained, name), times=times, may=(OTHER,))
         yield external_data(model, place)
 
 
@@ -48,6 +58,13 @@ def write_onnx_of(model: Path) -> None:
     """Let a network predict a film, by which its ONNX file is written."""
     (model / GOOD).write_bytes(whole()["PNG"])
     assert ran("predict", model, model / GOOD).status == 0
+
+
+def write_pretrained(model: Path) -> None:
+    """Write a network's weights as torch.save does, and as it did before archives."""
+    weights = build_body(BEGUN).state_dict()
+    for name, is_archive in PRETRAINED.items():
+        torch.save(weights, model / name, _use_new_zipfile_serialization=is_archive)
 
 
 def control(mark: Path) -> Tally:
@@ -82,8 +99,14 @@ def tried_pickles(door: str, place: Path, *, every: int = 1) -> Tally:
 
 
 def tried_damage(
-    name: str, model: Path, arrays: Callable[[Path], dict[str, np.ndarray]], *, times: int
+    name: str,
+    model: Path,
+    arrays: Callable[[Path], dict[str, np.ndarray]],
+    *,
+    times: int,
+    may: tuple[str, ...] = (),
 ) -> Tally:
+    """Damage a file so many times, in four ways; `may` are outcomes that are right too."""
     content, known, found = (model / name).read_bytes(), arrays(model), Counter[str]()
     ways = [list(cut(content))]
     ways += [list(way(content, times=times, seed=5)) for way in (flipped, zeroed, replaced)]
@@ -92,7 +115,8 @@ def tried_damage(
         (model / name).write_bytes(damaged)
         found[_compared(model, arrays, known)] += 1
     (model / name).write_bytes(content)
-    return _counted(f"damaged {name}", found, held=found[REFUSED] + found[EQUAL])
+    held = sum(found[kind] for kind in (REFUSED, EQUAL, *may))
+    return _counted(f"damaged {name}", found, held=held)
 
 
 def _compared(
@@ -133,6 +157,17 @@ def _weights_of(model: Path) -> dict[str, np.ndarray]:
     return {name: one.numpy() for name, one in found.network.body.state_dict().items()}
 
 
+def _pretrained(name: str, model: Path) -> dict[str, np.ndarray]:
+    """Return what a network begins with, but for its head."""
+    body = build_body(BEGUN)
+    choice = Network(name=BEGUN, weights=name, provenance="none")
+    initialise(body, choice=choice, root=model)
+    own = tuple(f"{one}." for one in head_names(body))
+    return {
+        name: one.numpy() for name, one in body.state_dict().items() if not name.startswith(own)
+    }
+
+
 def _decisions_of(model: Path) -> dict[str, np.ndarray]:
     found: Classifier = load_classifier(model)
     held: dict[str, Any] = {
@@ -159,6 +194,8 @@ ARRAYS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "classifier.json": _decisions_of,
     "classifier.onnx": _outputs_of,
 }
+BEGUN = "test_resnet"
+PRETRAINED = {"pre-trained.pt": True, "pre-trained.pth": False}  # whether it is an archive
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lucency.core.files import LOCKLESS, BusyError, named_error
+from lucency.core.files import LOCKLESS, SILENT_SECONDS, BusyError, named_error
+from lucency.core.progress import say
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -55,7 +56,7 @@ def _remove_lock(file: Path) -> None:
 
 @contextmanager
 def held_lock(file: Path, *, wait: float) -> Iterator[None]:
-    """Hold the lock of a file; below 0 `wait` has no end.
+    """Hold the lock of a file; a line says so where another process holds it for seconds.
 
     Where the file system has no locks, the existence of a second file is one; of a process that
     died on this machine it is overcome. Raises filelock.Timeout where another process holds it
@@ -64,7 +65,7 @@ def held_lock(file: Path, *, wait: float) -> Iterator[None]:
     from filelock import Timeout
 
     try:
-        lock = _acquired(file, wait=wait)
+        lock = _acquired_or_said(file, wait=wait)
     except Timeout:
         raise
     except OSError as error:
@@ -76,6 +77,18 @@ def held_lock(file: Path, *, wait: float) -> Iterator[None]:
             lock.release()
         except OSError as error:
             raise named_error(error, file) from error
+
+
+def _acquired_or_said(file: Path, *, wait: float) -> BaseFileLock:
+    from filelock import Timeout
+
+    try:
+        return _acquired(file, wait=min(wait, SILENT_SECONDS))
+    except Timeout:
+        if wait <= SILENT_SECONDS:
+            raise
+    say(f"{file}: another process holds it; waiting")
+    return _acquired(file, wait=wait - SILENT_SECONDS)
 
 
 def _acquired(file: Path, *, wait: float) -> BaseFileLock:

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +36,10 @@ JSON_DAMAGE = (ValueError, TypeError, RecursionError)
 ARRAY_DAMAGE = (  # what NumPy and zipfile raise for files that are not as written
     EOFError, LookupError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
     lzma.LZMAError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+TENSOR_DAMAGE = (  # what torch.load raises for files that are not as written
+    AssertionError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, UnpicklingError,
+    ValueError, struct.error,
 )  # fmt: skip
 SEEKING = (None, errno.EINVAL)  # OSError of a damaged archive: of no system, or of a place below 0
 TEXT, WHOLE, NUMBER = "U", "iu", "fiub"  # kinds of arrays
@@ -90,7 +95,8 @@ def why_damaged(error: BaseException) -> str:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "missing":
             return f"{first['loc'][-1]!r} is absent"
-        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        place, found = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        text = f"{place}: {found}" if place else found
     return shortened(" ".join(text.split()) or type(error).__name__, most=LONGEST)
 
 

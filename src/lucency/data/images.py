@@ -404,7 +404,7 @@ def _png_size(content: bytes, critical: bytes) -> tuple[int, int]:
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
     """Return width and height from the frame header; an end marker must follow the first scan."""
-    place, size = 2, (0, 0)
+    place, size, last = 2, (0, 0), content.rfind(JPEG_END)
     while place + 9 <= len(content):
         marker, length = struct.unpack_from(">xBH", content, place)
         if marker == JPEG_FILL:
@@ -413,7 +413,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         if marker in JPEG_SIZES:
             height, width = struct.unpack_from(">HH", content, place + 5)
             size = (width, height)
-        if marker == JPEG_SCAN and content.find(JPEG_END, place) > 0:
+        if marker == JPEG_SCAN and last >= place:
             return size
         place += 2 + length
     raise ValueError("truncated: the JPEG has no end")

@@ -23,6 +23,7 @@ from scipy.special import logit
 
 from lucency.core.files import whole_file, write_array
 from lucency.core.predictions import Features, Predictions, concatenate
+from lucency.core.saved_files import ARRAY_DAMAGE, naming_damage, read_array
 from lucency.evaluation.bootstrap import ratio
 
 BLOCK = 128  # films whose best similarity stands for all of them until the best blocks are known
@@ -266,15 +267,16 @@ def load_index(folder: Path) -> Index:
     for name in (FEATURE, IMAGE, PATIENT):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} holds no {name}; expected an index as save_index writes it")
-    half = np.load(folder / FEATURE, mmap_mode="r", allow_pickle=False)
+    with naming_damage(folder / FEATURE, kinds=ARRAY_DAMAGE):
+        half = np.load(folder / FEATURE, mmap_mode="r", allow_pickle=False)
     if half.dtype != np.float16 or half.ndim != 2:
         raise ValueError(
             f"{folder / FEATURE} holds {half.ndim} axes of {half.dtype}; expected films x "
             "dimensions in float16: make the index anew"
         )
     return Index(
-        image=np.load(folder / IMAGE, allow_pickle=False),
-        patient=np.load(folder / PATIENT, allow_pickle=False),
+        image=read_array(folder / IMAGE),
+        patient=read_array(folder / PATIENT),
         direction=half if _held(half.shape) == half.dtype else np.array(half, dtype=np.float32),
     )
 

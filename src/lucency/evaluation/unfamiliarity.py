@@ -11,7 +11,7 @@ directions, q quantiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from scipy.linalg import eigh
 
 from lucency.core.files import write_whole
 from lucency.core.neighbours import nearest_films
+from lucency.core.saved_files import CHECKSUM, fingerprint_content
 from lucency.evaluation.conformal import ROUNDING, cumulative_share
 
 FILE = "unfamiliarity.safetensors"
@@ -298,11 +299,20 @@ def save_unfamiliarity(found: Unfamiliarity, folder: Path) -> None:
     arrays = {name: np.asarray(getattr(spread, name), order="C") for name in SPREAD}
     arrays |= {name: np.asarray(getattr(found, name), order="C") for name in CALIBRATION}
     about = {name: str(getattr(found, name)) for name in ABOUT}
+    about[CHECKSUM] = _checksum(arrays)
     write_whole(folder / FILE, save(arrays, metadata=about))
 
 
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return 16 hexadecimal digits of the arrays, in their order."""
+    return fingerprint_content(b"".join(one.tobytes() for one in arrays.values()))
+
+
 def load_unfamiliarity(folder: Path) -> Unfamiliarity:
-    """Read what `save_unfamiliarity` wrote; raises ValueError where it is damaged."""
+    """Read what `save_unfamiliarity` wrote; raises ValueError where it is damaged.
+
+    Files of before there were checksums are taken as they are.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -310,6 +320,8 @@ def load_unfamiliarity(folder: Path) -> Unfamiliarity:
             about = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in (*SPREAD, *CALIBRATION)}
         known = {name: kind(about[name]) for name, kind in ABOUT.items()}
+        if about.get(CHECKSUM, "") not in ("", _checksum(arrays)):
+            raise ValueError("its arrays are not those that were written")
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
             f"{folder / FILE} cannot be read ({error}): expected what a run or an export wrote; "

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lucency.core.files import whole_file
-from lucency.core.saved_files import naming_damage
+from lucency.core.saved_files import TENSOR_DAMAGE, naming_damage
 
 CHECKPOINT = "checkpoint.pt"
 SECONDS = 60.0  # of training, at least, between two checkpoints
@@ -37,10 +35,6 @@ SHARE = 0.05  # of training time that writing checkpoints may take
 HOURLY = 20e9  # bytes that they may write in an hour
 SLOWEST = 50e6  # bytes a second, believed of a disk until it has written one
 ANEW = "delete it, and the training begins anew"
-DAMAGE = (  # what torch.load raises for files that are not as written
-    AttributeError, EOFError, LookupError, RuntimeError, TypeError, UnpicklingError, ValueError,
-    struct.error,
-)  # fmt: skip
 STEPS = 199  # between Keras's 200 thresholds
 BINS = STEPS + 1
 RIGHT, ALL = 2 * BINS, 2 * BINS + 1  # after negatives and positives in each bin
@@ -172,7 +166,7 @@ def load_checkpoint(
 
 def _read(file: Path) -> dict[str, Any]:
     """Return the content of a checkpoint."""
-    with naming_damage(file, kinds=DAMAGE, remedy=ANEW):
+    with naming_damage(file, kinds=TENSOR_DAMAGE, remedy=ANEW):
         with file.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how a file was pickled that is refused
             content = torch.load(stream, map_location="cpu", weights_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from lucency.config.sections import Head
 from lucency.core.manifest import Preparation
@@ -95,6 +95,15 @@ class SetsFields(SavedFields):
     cutoff_note: str
 
 
+class ModelFields(SavedFields):
+    """What model.json holds of every exported model."""
+
+    kind: str
+    name: str
+    findings: list[str]
+    fingerprints: dict[str, str]
+
+
 class DecisionFields(SavedFields):
     """What JSON holds of all that predicts; preparation and head are validated by their classes."""
 
@@ -106,6 +115,20 @@ class DecisionFields(SavedFields):
     threshold: list[float]
     sets: SetsFields | None = None
 
+    @model_validator(mode="after")
+    def _one_a_finding(self) -> DecisionFields:
+        """Raise ValueError unless there are as many of each as findings."""
+        held = {"threshold": self.threshold, "slope": self.recalibration.slope}
+        if self.sets is not None:
+            held["present_from"] = self.sets.present_from
+        for name, numbers in held.items():
+            if len(numbers) != len(self.findings):
+                raise ValueError(
+                    f"{name}: found {len(numbers)}, expected one for each of "
+                    f"{len(self.findings)} findings"
+                )
+        return self
+
 
 class NetworkFields(DecisionFields):
     """What classifier.json holds, and model.json with `fingerprints`; the defaults are of before.
@@ -114,13 +137,13 @@ class NetworkFields(DecisionFields):
     """
 
     architecture: str = ""
-    mean: list[float]
-    std: list[float]
+    mean: list[float] = Field(min_length=3, max_length=3)
+    std: list[float] = Field(min_length=3, max_length=3)
     provenance: str | None = None
     device: str | None = None
     epoch: int | None = None
     protocol: dict[str, Any] | None = None
-    size: int
+    size: int = Field(ge=0)
     colour: str = ""
     head: dict[str, Any] = Field(default_factory=dict)
     parameters: int | None = None
@@ -182,6 +205,8 @@ def read_model(folder: Path) -> dict[str, Any]:
             f"{file} has version {plain.get('version')}, and this program reads up to {VERSION}: "
             "update lucency"
         )
+    with naming_damage(file, remedy=how_to_replace(folder)):
+        ModelFields.model_validate(plain)
     return plain
 
 

@@ -11,7 +11,6 @@ from argparse import Namespace
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 
@@ -27,12 +26,14 @@ from torch.serialization import safe_globals
 from torchvision.models import AlexNet_Weights
 
 from lucency.config.sections import PLACES_OF_NETWORKS, Network
+from lucency.core.saved_files import TENSOR_DAMAGE, naming_damage
 from lucency.core.stage import fingerprint, fingerprint_file
 from lucency.models.foundation import FOUNDATIONS
 from lucency.models.heads import HeadedNetwork, head_names
 from lucency.models.networks import AlexNet, build_body
 
 State = dict[str, Tensor]
+EXPECTED = "expected a whole .safetensors file, or a .pth file of tensors by name and plain values"
 HEAD = 2  # weight and bias
 RANDOM = "none: random initialisation, no image and no label seen"
 
@@ -130,20 +131,17 @@ def weights_file(weights: str, *, root: Path) -> Path:
 
 
 def _read(file: Path) -> State:
-    try:
+    with naming_damage(file, kinds=(SafetensorError, *TENSOR_DAMAGE), remedy=EXPECTED):
         if file.suffix == ".safetensors":
             return load_file(file)
         with safe_globals(PLAIN), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how a file was pickled that is refused
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"{file.name} cannot be read as weights ({type(error).__name__}): expected a whole "
-            ".safetensors file, or a .pth file of tensors and plain values"
-        ) from error
-    for wrapper in ("state_dict", "model", "module"):
-        state = state.get(wrapper, state)
-    return {key.removeprefix("module."): value for key, value in state.items()}
+        for wrapper in ("state_dict", "model", "module"):
+            state = state.get(wrapper, state)
+        if other := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+            raise TypeError(f"{other[0]!r} is no tensor")
+        return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def _without_head(body: nn.Module, state: State) -> State:

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from lucency.config.sections import AND, FROZEN, TEXTURE
-from lucency.core.files import write_whole
+from lucency.core.files import WAIT_SECONDS, write_whole
 from lucency.core.locks import LOCK, held_lock
 from lucency.core.manifest import (
     Manifest,
@@ -52,6 +52,7 @@ from lucency.models.metadata import (
     MODEL,
     MODEL_ONNX,
     NETWORK,
+    Metadata,
     TrainedNetwork,
     how_to_replace,
     read_metadata,
@@ -115,6 +116,7 @@ class Home:
     lost: tuple[str, ...] = ()
     opened: dict[str, OpenNetwork] = field(default_factory=dict, repr=False)
     loaded: dict[str, FittedPredictor] = field(default_factory=dict, repr=False)
+    described: dict[str, Metadata] = field(default_factory=dict, repr=False)
 
     @cached_property
     def known(self) -> Manifest | None:
@@ -140,8 +142,17 @@ class Home:
     def predictor(self, name: str) -> FittedPredictor:
         """Return what was fitted under a name, read once."""
         if name not in self.loaded:
-            self.loaded[name] = load_predictor(self.fitted[name])
+            found = load_predictor(self.fitted[name])
+            if name in found.rule.needed:
+                raise ValueError(f"{self.fitted[name] / DATA}: {name!r} is a member of itself")
+            self.loaded[name] = found
         return self.loaded[name]
+
+    def metadata(self, name: str) -> Metadata:
+        """Return what is known of a network, read once: its weights are in memory too."""
+        if name not in self.described:
+            self.described[name] = read_metadata(self.networks[name])
+        return self.described[name]
 
     def open(self, names: Iterable[str]) -> None:
         """Make networks ready that are soon needed, side by side."""
@@ -281,7 +292,7 @@ class FilmOutputs:
         logit = self.network(name).logit
         if name not in self.home.networks:
             return logit.astype(np.float64)
-        return read_metadata(self.home.networks[name]).recalibration.apply(logit)
+        return self.home.metadata(name).recalibration.apply(logit)
 
     def viewed(
         self, network: str, *, view: int, recipe: str, seed: int
@@ -417,6 +428,8 @@ def find_home(folder: Path) -> Home:
     if not (folder / "protocol.toml").is_file():
         return Home(folder=folder, networks=networks)
     run = open_run_folder(folder)
+    own = {network.name for network in run.protocol.network}
+    networks = {name: place for name, place in networks.items() if name in own}  # and no copies
     choices = run.protocol.ensemble
     frozen = {FROZEN + one.name: frozen_folder(run.cache, one) for one in choices.frozen}
     entries = {name: folder / "ensemble" / folder_name(name) for name in _beside_networks(folder)}
@@ -473,14 +486,20 @@ def _instead_of(file: Path) -> str:
     )
 
 
-def _exported_home(folder: Path) -> Home:
-    """Return where all lies that an exported folder holds, its members' folders among it."""
+def _exported_home(folder: Path, *, around: tuple[Path, ...] = ()) -> Home:
+    """Return where all lies that an exported folder holds, its members' folders among it.
+
+    `around` are the folders that it lies in; ValueError for one that, by a link, lies in itself.
+    """
+    around = (*around, folder.resolve())
+    if len({*around}) < len(around):
+        raise ValueError(f"{folder} lies in itself, by a link: export the model anew")
     about = read_model(folder)
     kind, name = str(about["kind"]), str(about["name"])
     networks = {name: folder} if kind == NETWORK else {}
     fitted = {} if kind == NETWORK else {name: folder}
     for place in sorted((folder / MEMBERS).glob(f"*/{MODEL}")):
-        member = _exported_home(place.parent)
+        member = _exported_home(place.parent, around=around)
         networks |= member.networks
         fitted |= member.fitted
     views = int(about.get("feature_views", 0))
@@ -509,7 +528,7 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenN
     opened = _usable(file, origin)
     if opened is None:
         try:
-            with EXPORTING, held_lock(file.with_name(file.name + LOCK), wait=-1.0):
+            with EXPORTING, held_lock(file.with_name(file.name + LOCK), wait=WAIT_SECONDS):
                 opened = _usable(file, origin) or _exported(folder, weights, file, origin=origin)
         except (ValueError, OSError) as error:
             say(f"{folder.name} runs on torch: {error}")
@@ -631,7 +650,8 @@ def cam_metadata(classifier: Classifier) -> dict[str, str]:
 
 
 def _network_of(home: Home, name: str) -> FilmPredictor:
-    return replace(_of_metadata(home, read_metadata(home.networks[name])), watch=_watch(home, name))
+    found = _of_metadata(home, home.metadata(name))  # the folder may be a copy by another name
+    return replace(found, name=name, watch=_watch(home, name))
 
 
 def _watch(home: Home, name: str) -> Watch | None:

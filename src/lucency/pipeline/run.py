@@ -387,8 +387,13 @@ def best_network(trained: Iterable[Path]) -> Path:
 def validation_auc(network: Path) -> float:
     """Return the validation macro AUC of the epoch whose weights were kept."""
     epoch = read_metadata(network).epoch
-    history = read_history(network).set_index("epoch")
-    return float(history["val_auc"].fillna(0).to_dict()[epoch])
+    known = read_history(network).set_index("epoch")["val_auc"].fillna(0).to_dict()
+    if epoch not in known:
+        raise ValueError(
+            f"{network / 'history.csv'} holds no epoch {epoch}, whose weights were kept: "
+            f"{how_to_replace(network)}"
+        )
+    return float(known[epoch])
 
 
 def read_history(network: Path) -> pd.DataFrame:
