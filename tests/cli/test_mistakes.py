@@ -133,6 +133,7 @@ MISTAKES = {
     "network without its description": "predict bare/networks/test_resnet films",
     "export that is not whole": "export runs/demo --out half-export",
     "export whose receipt is damaged": "export runs/demo --out cut-export",
+    "history without the epoch that was kept": "predict older films/00000001_000.png",
     "model of a later version": "predict later-model films/00000001_000.png",
     "predictions of a study": "predict study films",
     "report of a study": "report study",
@@ -234,6 +235,7 @@ def wrong(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_labels(place)
     write_films(place)
     write_runs(place)
+    write_torn(place)
     for name, text in {
         "broken.toml": 'name = "mine"\n[training]\nepochs 3\n',
         "windows.toml": 'name = "mine"\n[data]\nsource = "nih"\nroot = "C:\\films\\nih"\n',
@@ -331,10 +333,6 @@ def write_runs(place: Path) -> None:
     )
     shutil.rmtree(place / "lost-network" / "networks" / "test_resnet")
     (place / "bare" / "networks" / "test_resnet" / METADATA).unlink()
-    for name in ("half-export", "cut-export"):
-        (place / name).mkdir()
-        (place / name / "model.json").write_text("{}")
-    (place / "cut-export" / "receipt.json").write_text('{"format":')
     receipt = place / "older" / "split" / "receipt.json"
     receipt.write_text(receipt.read_text().replace('"seed"', '"number"'))
     change_byte(place / "damaged" / "networks" / "test_resnet" / WEIGHTS)
@@ -350,6 +348,16 @@ def write_runs(place: Path) -> None:
     (place / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
     with zipfile.ZipFile(place / "model.pth", "w") as packed:
         packed.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+
+
+def write_torn(place: Path) -> None:
+    """Write exports that are not whole, and a history without its epoch."""
+    for name in ("half-export", "cut-export"):
+        (place / name).mkdir()
+        (place / name / "model.json").write_text("{}")
+    (place / "cut-export" / "receipt.json").write_text('{"format":')
+    history = place / "older" / "networks" / "test_resnet" / "history.csv"
+    history.write_text(history.read_text().splitlines()[0] + "\n")
 
 
 def change_byte(file: Path) -> None:

@@ -18,6 +18,7 @@ from lucency.cli.answers import SHOWN_METRICS, evaluation_in_words, write_csv_ou
 from lucency.cli.app import app, call
 from lucency.cli.output import issues_in_words
 from lucency.cli.run_commands import _set_aside
+from lucency.core.locks import locked
 from lucency.core.progress import say
 from lucency.deploy.listening import announce
 from lucency.pipeline.film_inference import MOST_NAMED
@@ -243,6 +244,19 @@ def test_lines_that_cannot_be_written_cost_nothing(
     for stream in full:
         with suppress(OSError):
             stream.close()
+
+
+def test_a_page_that_another_process_writes_is_left_alone(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    run = finished / "runs" / "demo"
+    page = run / "report" / "report.html"
+    before = page.stat().st_mtime_ns
+    monkeypatch.setattr("sys.argv", ["lucency", "report", str(run)])
+    with locked(run / "report"):
+        assert call() == 2
+    assert "is being written by another process" in capsys.readouterr().err
+    assert page.stat().st_mtime_ns == before
 
 
 def test_a_page_that_cannot_be_written_again_stays(tmp_path: Path):

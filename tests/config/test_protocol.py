@@ -385,3 +385,8 @@ def test_no_folder_of_this_machine_is_on_a_page_wherever_a_protocol_names_it():
     varied = {key: value for key, value in choices.items() if key not in late}
     varied["variant"] = [{"name": "other", "network": [network | {"weights": "zelda/v.pth"}]}]
     assert "zelda" not in shown_text(parse_protocol(varied, name="mine"))
+
+
+def test_a_seed_that_libraries_do_not_take_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"training\.seed.*4294967296"):
+        read(tmp_path, SMALLEST + "[training]\nseed = 4294967296\n")

@@ -74,6 +74,10 @@ def test_values_come_from_the_space_and_are_what_the_journal_has(tmp_path: Path)
     assert run(again) == []
 
 
+def test_a_seed_may_be_as_large_as_a_date(tmp_path: Path):
+    assert len(run(opened(tmp_path, trials=2, seed=20_261_130))) == 2
+
+
 def test_one_process_gives_the_same_order_and_so_do_several_one_after_the_other(tmp_path: Path):
     whole = run(opened(tmp_path / "whole", trials=14))
     for number in (5, 9, 14):

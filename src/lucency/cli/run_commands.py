@@ -97,6 +97,7 @@ def report(folder: options.RunFolder, json: options.Json = False) -> None:
 
     lucency report runs/demo
     """
+    from lucency.core.locks import locked
     from lucency.core.stage import RECEIPT
     from lucency.pipeline.run import command_of, read_kept
 
@@ -112,7 +113,7 @@ def report(folder: options.RunFolder, json: options.Json = False) -> None:
     places = [folder / "networks" / network.name for network in kept.network]
     if lost := [place for place in places if not (place / RECEIPT).is_file()]:
         raise ValueError(f"{lost[0]} is absent: {command_of(folder)} trains that network again")
-    with _set_aside(folder / "report"):
+    with locked(folder / "report"), _set_aside(folder / "report"):
         do(StageName.REPORT, file, folder, None, 0, json)
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from lucency.config.sections import AND, FROZEN, TEXTURE, Choices, Network, refuse_twice
+from lucency.config.sections import AND, FROZEN, TEXTURE, Choices, Network, Seed, refuse_twice
 from lucency.core.manifest import nearest
 
 Ensemble = Literal[
@@ -39,7 +39,7 @@ class EnsembleChoices(Choices):
     members: tuple[str, ...] = ()
     neighbours: int = Field(default=0, ge=0, le=1000)
     views: int = Field(default=0, ge=0, le=64)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     def _check(self) -> None:
         frozen = tuple(network.name for network in self.frozen)

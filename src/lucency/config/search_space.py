@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from lucency.config.sections import Choices
+from lucency.config.sections import Choices, Seed
 from lucency.core.manifest import nearest
 
 SWEPT = ("balance", "training", "network")  # sections whose keys may be searched
@@ -67,7 +67,7 @@ class Sweep(Choices):
 
     trials: int = Field(default=30, ge=1)
     pruning: Literal["none", "median", "hyperband"] = "median"
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
     space: dict[str, Span | tuple[Any, ...]] = Field(default_factory=dict)
 

@@ -53,6 +53,7 @@ SOURCE_KEYS: dict[str, tuple[str, ...]] = {
     "missing": tuple(name for name in get_args(SourceName) if name not in STATED),
     "no_finding_negates": COLLECTED,
 }
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # scikit-learn takes no larger
 SHIFTED_DATES = ("mimic-cxr", "cxr-lt", "brax")  # sources whose dates are those of no calendar
 Uncertain = Literal["ignore", "zeros", "ones", "soft"]
 PartName = Literal["train", "val", "test"]
@@ -151,7 +152,7 @@ class Source(Choices):
     hospital: Literal[1, 2] = 1
     films: int = Field(default=2000, ge=20)
     size: int = Field(default=512, ge=32, le=4096)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     label_noise: float = Field(default=0.0, ge=0, lt=1)
     shortcut: float = Field(default=0.0, ge=0, le=1)
     also: tuple[Source, ...] = ()
@@ -217,7 +218,7 @@ class Split(Choices):
     apart: float = Field(default=0.0, ge=0, lt=1)
     folds: int = Field(default=0, ge=0)
     fold: int = Field(default=0, ge=0)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     def _check(self) -> None:
         if self.folds in (1, 2) or (self.folds and self.method != "patient"):
@@ -386,7 +387,7 @@ class Balance(Choices):
     copies: Literal["exact", "gentle"] = "gentle"
     copies_at: Literal["prepared", "native"] = "prepared"
     features: Network = Network(name=THUMBNAIL)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     def _check(self) -> None:
         read = {"method", "then", *BALANCE_KEYS[self.method], *BALANCE_KEYS[self.then], "seed"}
@@ -464,7 +465,7 @@ class Training(Choices):
     loss: Loss = "bce"
     reweigh_after: float = Field(default=0.8, ge=0, le=1)
     tracker: Tracker = "none"
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @property
     def recipe(self) -> str:
@@ -552,7 +553,7 @@ class EvaluationChoices(Choices):
     error: float = Field(default=0.1, gt=0, lt=1)
     missed: float = Field(default=0.1, gt=0, lt=1)
     published: Literal["", "reference-study"] = ""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @property
     def draws(self) -> dict[str, Any]:
@@ -594,7 +595,7 @@ class ExplanationChoices(Choices):
     network: str = ""
     methods: tuple[HeatmapMethod, ...] = ("grad-cam", "hires-cam")
     films: int = Field(default=12, ge=1, le=64)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     def _check(self) -> None:
         refuse_twice("methods", self.methods)
@@ -612,7 +613,7 @@ class UnfamiliarChoices(Choices):
     refused: float = Field(default=0.05, gt=0, lt=1)
     neighbours: int = Field(default=10, ge=1, le=1000)
     films: int = Field(default=100, ge=3, le=10_000)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     def _check(self) -> None:
         fields = type(self).model_fields

@@ -91,6 +91,8 @@ def why_damaged(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"{error} is absent"
     text = str(error)
+    if "PyTorch" in text:  # its words advise options of its own
+        return type(error).__name__
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "missing":

@@ -226,7 +226,8 @@ class Trials:
 
     def _seed(self, number: int) -> None:
         """Let a trial's values depend on its number and the trials before, on no process."""
-        self.study.sampler = optuna.samplers.TPESampler(seed=self.sweep.seed * 100_003 + number)
+        seed = (self.sweep.seed * 100_003 + number) % 2**32
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed)
 
     def _held(self, number: int) -> BaseFileLock | None:
         """Return the lock of a trial; None where its process lives."""
