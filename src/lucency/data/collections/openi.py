@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Shaped
 
+from lucency.core.files import why_no_file
 from lucency.core.manifest import Manifest, empty_boxes, listed, nearest
 from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
@@ -97,9 +98,10 @@ def read_openi(root: Path, labels: str) -> Manifest:
 def _reports_place(root: Path, labels: str) -> Path:
     """Return the archive or the folder of reports."""
     if labels:
-        if not (root / labels).exists():
-            raise ValueError(f"{root / labels}: no such file or folder; expected {TITLE}'s reports")
-        return root / labels
+        place = root / labels
+        if not (place.is_file() or place.is_dir()):
+            raise ValueError(f"{place}: {why_no_file(place)}; expected {TITLE}'s reports")
+        return place
     if archive := first_file(root, *REPORTS[:2]):
         return archive
     for folder in (root / name for name in FOLDERS):
@@ -133,6 +135,8 @@ def read_reports(place: Path) -> list[Report]:
 
 def _folder(place: Path) -> Iterator[tuple[str, bytes]]:
     for file in sorted(place.glob("*.xml")):
+        if not file.is_file():  # reading a pipe would wait for its other end
+            raise ValueError(f"{place}: {file.name}: {why_no_file(file)}; expected a report")
         _refuse_long(f"{place}: {file.name}", file.stat().st_size)
         yield file.name, file.read_bytes()
 
