@@ -160,6 +160,18 @@ def test_what_is_no_file_among_reports_is_named(tmp_path: Path, goal: str, found
         OPENI.read(tmp_path, "")
 
 
+@pytest.mark.parametrize("goal", ["gone.xml", "latest.xml"])
+def test_a_link_to_nowhere_in_an_archive_is_named(tmp_path: Path, goal: str):
+    with tarfile.open(tmp_path / REPORTS, "w:gz") as packed:
+        link = tarfile.TarInfo("latest.xml")
+        link.type, link.linkname = tarfile.SYMTYPE, goal
+        packed.addfile(link)
+    with pytest.raises(
+        ValueError, match=rf"{REPORTS}: found no whole archive .*; expected OpenI's"
+    ):
+        OPENI.read(tmp_path, "")
+
+
 def test_half_an_archive_and_a_root_of_something_else_are_refused(root: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"no reports of OpenI in .*found nothing"):
         OPENI.read(tmp_path, "")

@@ -6,6 +6,7 @@ r reports.
 
 from __future__ import annotations
 
+import lzma
 import re
 import tarfile
 import zlib
@@ -39,6 +40,7 @@ JUDGED, HEADERS = "nlmcxr_tsne_pa.csv*", "nlmcxr_dicom_metadata.csv*"
 DICOM_FILMS = ("*_IM-*.dcm", "*/*_IM-*.dcm", "*/*/*_IM-*.dcm")
 MOST_BYTES = 2**20  # of a report; the longest published has a hundredth
 MOST_REPORTS = 100_000
+LOST = (KeyError, RecursionError)  # of links in an archive to what is not there, and to themselves
 UNREAD = ("No Indexing", "Technical Quality of Image Unsatisfactory")  # what is absent is unknown
 NORMAL_REPORT = "normal"
 PLEURA = "Thickening/pleura"  # Thickening without it is of bronchi, fissures, the heart
@@ -152,7 +154,7 @@ def _archive(place: Path) -> Iterator[tuple[str, bytes]]:
                 if held:
                     _refuse_long(f"{place}: {member.name}", member.size)
                     yield member.name, held.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, *LOST) as error:
         raise ValueError(
             f"{place}: found no whole archive ({error}); expected {TITLE}'s reports: fetch it again"
         ) from error
