@@ -122,6 +122,9 @@ def test_views_are_judged_from_the_picture_before_the_header(tmp_path: Path):
     steps = dict(zip(read.reading["step"], read.reading["films"], strict=True))
     assert steps["view: the header contradicts the picture"] == 1
     assert steps["view: of the DICOM header"] == 1
+    pd.concat([header, header[:1]]).to_csv(tmp_path / TABLES[1].removesuffix(".gz"), index=False)
+    with pytest.raises(ValueError, match=r"metadata\.csv, line 5: imageid .* is listed twice"):
+        OPENI.read(tmp_path, "")
 
 
 def declare(text: str) -> str:

@@ -117,7 +117,7 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
                 raise ValueError(f"{file}: found {counted(len(names), 'file')} in it, expected one")
             entry = archive.getinfo(names[0])
             refuse_bomb(file, entry.file_size, packed=entry.compress_size)
-            yield held.enter_context(archive.open(entry))
+            yield held.enter_context(archive.open(names[0]))
         else:
             yield stored
 

@@ -25,6 +25,7 @@ from lucency.core.files import why_no_file
 from lucency.core.manifest import Manifest, empty_boxes, listed, nearest
 from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
+from lucency.data.collections.label_cells import refuse_twice
 from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
@@ -259,6 +260,7 @@ def _column(
     if not file:
         return np.full(len(names), "", dtype=object)
     table = read_columns(file, "imageid", column, title=f"{TITLE}'s views")
+    refuse_twice(table, "imageid")
     known = pd.Series(table.columns[column], index=table.columns["imageid"]).str.upper()
     return known.reindex(names).fillna("").to_numpy(dtype=object)
 
