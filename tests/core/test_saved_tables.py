@@ -12,7 +12,7 @@ from lucency.audit.checks.run_checks import load_issues, save_issues
 from lucency.core.files import write_table
 from lucency.core.manifest import load_part, load_prepared, save_part, save_prepared_tables
 from lucency.core.plan import load_plan, save_plan
-from lucency.core.tables import load_tables, save_tables
+from lucency.core.tables import load_tables, refuse_same_files, save_tables
 from lucency.pipeline.run import read_history
 from toys import toy_films, toy_plan
 
@@ -83,3 +83,15 @@ def test_a_damaged_table_of_a_run_is_one_line_that_names_it(tmp_path: Path, name
     with pytest.raises(ValueError, match=name) as refusal:
         LOADED[name](tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_is_named_twice_is_refused_whatever_its_links(tmp_path: Path):
+    one, two, loop = (tmp_path / name for name in ("one.csv", "two.csv", "loop.csv"))
+    one.touch()
+    two.symlink_to(one)
+    loop.symlink_to(loop)
+    refuse_same_files([one, loop])
+    with pytest.raises(ValueError, match=r"two\.csv is named twice"):
+        refuse_same_files([one, two])
+    with pytest.raises(ValueError, match=r"loop\.csv is named twice"):
+        refuse_same_files([loop, loop])

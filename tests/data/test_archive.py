@@ -352,6 +352,20 @@ def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path):
         make_key(tmp_path / "file" / "key")
 
 
+def test_a_user_without_a_home_gets_the_advice_to_set_data_key(tmp_path: Path, monkeypatch):
+    def unknown(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(
+        ValueError, match=r"no home folder of this user .*: set data\.key to a file"
+    ):
+        key_file("")
+    assert key_file(str(tmp_path / "key")) == tmp_path / "key"
+
+
 def test_a_key_is_whole_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file, draw = tmp_path / "keys" / "key", secrets.token_bytes
 
@@ -480,6 +494,21 @@ def test_a_disk_without_links_is_said(root: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(os, "symlink", refuse)
     with pytest.raises(ValueError, match="no links to films can be made there"):
         read(by_film(root), tmp_path)
+
+
+def test_two_runs_may_link_the_same_films_at_once(root: Path, tmp_path: Path, monkeypatch):
+    source, replace, runs = by_film(root), os.replace, ["two", "one"]
+
+    def another_first(was: str | Path, now: str | Path) -> None:
+        if Path(was).is_symlink() and len(runs) == 1:
+            read(source, tmp_path / runs.pop())
+        replace(was, now)
+
+    monkeypatch.setattr(os, "replace", another_first)
+    films = read(source, tmp_path / runs.pop())
+    assert not runs
+    links = [Path(path) for path in films.facts["path"].tolist()]
+    assert sorted(links[0].parent.iterdir()) == sorted(links)
 
 
 def test_an_archive_stands_beside_another_source(root: Path, tmp_path: Path):

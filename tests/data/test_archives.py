@@ -34,6 +34,7 @@ from lucency.data.images import films_below, read_grey
 from lucency.data.sources import read_films
 from lucency.models.augmentation import load_copies, make_copies
 from lucency.phantom.dataset import write_phantom
+from torture.hostile_archives import quoting
 from toys import manifest_of
 
 FILMS = 40
@@ -400,6 +401,9 @@ def test_what_is_no_film_of_an_archive_is_counted(
         link = tarfile.TarInfo("link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "a/1.png"
         archive.addfile(link)
+        sparse = tarfile.TarInfo("sparse.png")
+        sparse.type = tarfile.GNUTYPE_SPARSE
+        archive.addfile(sparse)
     packed = gzip.compress((tmp_path / "a.tar").read_bytes())
     (tmp_path / "a.tar.gz").write_bytes(packed)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
@@ -419,6 +423,7 @@ def test_what_is_no_film_of_an_archive_is_counted(
         assert [line for line in lines if line.startswith("Left out")] == [
             f"Left out of {tmp_path / name}: 1 earlier film of the same name, 2 hidden or system "
             "files, 1 DICOMDIR file, 1 picture in another format, 1 archive in the archive, 1 link"
+            + ("" if name == "a.zip" else ", 1 sparse file")
         ]
 
 
@@ -519,6 +524,17 @@ def test_an_archive_that_cannot_be_opened_is_named(
         films_below([tmp_path])
 
 
+def test_a_pipe_by_an_archive_s_name_is_not_read(tmp_path: Path):
+    place = tmp_path / "x.zip"
+    os.mkfifo(place)
+    end = os.open(place, os.O_RDWR)  # so that reading it would not wait
+    os.write(end, write_zip(tmp_path / "whole.zip", {"1.png": png()}).read_bytes())
+    with pytest.raises(ValueError, match=r"x\.zip cannot be opened: a pipe or a device, no file;"):
+        archive_of(place)
+    assert not film_exists(f"{place}::/1.png")
+    os.close(end)
+
+
 def test_a_member_that_is_gone_and_an_archive_that_is_gone_are_reasons(tmp_path: Path):
     place = write_zip(tmp_path / "a.zip", {"1.png": png()})
     film, gone = films_in([place])[0], Path(f"{place}::/2.png")
@@ -556,6 +572,17 @@ def test_a_member_that_cannot_be_read_has_a_reason(
     assert load_film(films[0]).reason.startswith(reason)
     assert load_film(films[1]).content == png(2)
     assert find_bits(films).films == 2
+
+
+def test_members_that_lie_over_each_other_are_refused(tmp_path: Path):
+    place = tmp_path / "a.zip"
+    place.write_bytes(quoting(3, inner=5000))
+    with zipfile.ZipFile(place) as archive:
+        assert len(archive.open("0000.png").read(5000)) == 5000, "it inflates"
+    *covering, last = (load_film(film) for film in films_in([place]))
+    reason = "damaged: in its archive it reaches into the next file"
+    assert [film.reason for film in covering] == [reason, reason]
+    assert "Bad CRC-32" in last.reason
 
 
 def test_what_inflates_without_end_is_stopped(tmp_path: Path):

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.data.csv_tables import CsvTable, parse_number, parse_whole, read_csv, read_scores
+from lucency.data.csv_tables import (
+    CsvTable,
+    clean_text,
+    parse_number,
+    parse_whole,
+    read_csv,
+    read_scores,
+)
 
 TABLE = "image,patient,Mass\na.png,Zoë,0\nb.png,Bert,1\n"
 ROWS = {"image": ["a.png", "b.png"], "patient": ["Zoë", "Bert"], "Mass": ["0", "1"]}
@@ -61,8 +69,18 @@ def packed(*names: str) -> bytes:
     return file.getvalue()
 
 
+def lying(version: int = 20, mark: bytes = b"PK\1\2") -> bytes:
+    """Return a workbook whose listing has another mark, or wants another version to be read."""
+    content = bytearray(packed("xl/workbook.xml"))
+    entry = content.index(b"PK\1\2")
+    content[entry : entry + 4], content[entry + 6] = mark, version
+    return bytes(content)
+
+
 REFUSED = {
     "xlsx": (packed("xl/workbook.xml"), "found an Excel workbook.*save it as .CSV UTF-8"),
+    "a damaged xlsx": (lying(mark=b"XX\1\2"), "found a damaged zip archive or workbook"),
+    "a zip of version 9.9": (lying(version=99), "found a damaged zip archive or workbook"),
     "xls": (b"\xd0\xcf\x11\xe0" + bytes(99), "found an Excel workbook"),
     "ods": (packed("content.xml"), "found an OpenDocument spreadsheet.*CSV UTF-8"),
     "zip": (packed("labels.csv"), "found a zip archive.*unpack"),
@@ -71,6 +89,8 @@ REFUSED = {
     "cut short": (TABLE.encode()[:-9], "line 3: found 1 cell, expected 3 as in line 1: .*short"),
     "a comma too many": (TABLE.replace("Zoë", "Z,A").encode(), "line 2: found 4 cells.*quotes"),
     "an early quote": (b'image,"Mass\na,1\n' + b"x" * 200_000, "line 1: found no CSV table"),
+    "a bomb": (gzip.compress(bytes(72 << 20)), "bytes that inflate to more than 64 MiB and 100"),
+    "a name twice of many": (",".join([*map(str, range(9999)), "7"]).encode(), "'7' is there tw"),
     "a title": (b"All films\n" + TABLE.encode(), "line 2: .*the first line names the columns"),
 }
 
@@ -82,6 +102,15 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, what: str):
         read(tmp_path, content)
     assert str(refusal.value).startswith(str(tmp_path / "t.csv"))
     assert "\n" not in str(refusal.value)
+
+
+def test_many_columns_and_many_blanks_take_no_time(tmp_path: Path):
+    started = time.process_time()
+    names = [f"c{number}" for number in range(20_000)]
+    table = read(tmp_path, f"{','.join(names)}\n{','.join(names)}\n".encode())
+    assert len(table.columns) == 20_000
+    assert clean_text(f"\u200b a{' ' * 50_000}b\xa0") == f"a{' ' * 50_000}b"
+    assert time.process_time() - started < 2
 
 
 def test_lines_are_counted_in_the_file(tmp_path: Path):

@@ -6,6 +6,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,10 @@ from pydicom.uid import (
 
 from dicom_films import dicom_bytes, look_up_table, phantom_grey, stored_for
 from lucency.data.dicom import decode_dicom
+from lucency.data.dicom_facts import read_header
 from lucency.data.images import decode_film
+from lucency.data.pseudonyms import fleeting_key
+from torture.hostile_dicom import NUMBERS, SEQUENCES, films, of_another_kind
 
 ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0"
 VOI, PRIVATE, OTHER = (0x28, 0x3010), (0x29, 0x1010), (0x40, 0x275)
@@ -143,6 +147,35 @@ def test_a_film_cut_in_half_is_truncated(syntax: str):
 def test_a_film_cut_behind_its_pixels_is_whole(plain: bytes):
     content = plain + b"\xfc\xff\xfc\xffOB\0\0" + struct.pack("<I", 100) + bytes(100)
     np.testing.assert_array_equal(decode_dicom(content[:-50]).grey, decode_dicom(plain).grey)
+
+
+@pytest.mark.parametrize("tag", SEQUENCES)
+@pytest.mark.parametrize("vr", list(NUMBERS))
+def test_a_number_in_place_of_a_sequence_states_nothing(
+    tag: tuple[int, int], vr: bytes, tmp_path: Path
+):
+    film = tmp_path / "film.dcm"
+    film.write_bytes(of_another_kind(tag, vr))
+    np.testing.assert_array_equal(
+        decode_dicom(film.read_bytes()).grey, decode_dicom(films()[1]).grey
+    )
+    assert read_header(film, key=fleeting_key()).reason == ""
+
+
+def test_what_cannot_be_shown_is_damaged_but_for_memory(
+    plain: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object, error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr("lucency.data.dicom._show", partial(broken, error=TypeError("P1")))
+    with pytest.raises(ValueError, match=r"^damaged: an element that states how") as caught:
+        decode_dicom(plain)
+    assert "P1" not in str(caught.value)
+    memory = RuntimeError("failed to allocate")
+    monkeypatch.setattr("lucency.data.dicom._show", partial(broken, error=memory))
+    with pytest.raises(RuntimeError, match="failed to allocate"):
+        decode_dicom(plain)
 
 
 @pytest.mark.filterwarnings("ignore")

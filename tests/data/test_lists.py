@@ -57,7 +57,7 @@ def test_the_published_lists_have_their_published_lengths(shared):
         ("absent.txt", None, "no such file"),
         ("empty.txt", b"\n \n", "found no name"),
         ("binary.txt", b"\x89PNG\xff\xfe", "found a picture"),
-        ("list.csv", b"PK\x03\x04", "found a zip archive, expected a list of image names"),
+        ("list.csv", b"PK\x03\x04", "found a damaged zip archive or workbook, expected a list"),
         ("codes.txt", bytes(range(1, 32)), "is no text"),
         ("other.csv", b"film_id,Mass\n1,0\n", "found the columns film_id, Mass"),
     ],

@@ -213,6 +213,10 @@ def test_compressed_tables_boxes_and_truth(tmp_path: Path):
     with pytest.raises(ValueError, match=r"BBox_List_2017.csv: no column 'Finding Label'"):
         read_nih(tmp_path)
     boxes.unlink()
+    truth = tmp_path / "truth.csv"
+    truth.write_text(f"{truth.read_text()}a_001.png,Mass,1\n")
+    with pytest.raises(ValueError, match=r"truth.csv: film 'a_001.png' is there twice; expected"):
+        read_nih(tmp_path)
     (tmp_path / "truth.csv").write_text("")
     with pytest.raises(ValueError, match=r"truth.csv: found no table \(No columns to parse"):
         read_nih(tmp_path)

@@ -70,7 +70,8 @@ def bombs() -> list[Packed]:
     lying.size = 8**11 - 1
     many = tar_of([(f"{n}.png", b"") for n in range(40_000)])
     return [
-        (".zip", zeros.getvalue()), (".zip", overlapping()), (".zip", many_members(9_000)),
+        (".zip", zeros.getvalue()), (".zip", overlapping()), (".zip", quoting(200)),
+        (".zip", many_members(9_000)),
         (".tar.gz", gzip.compress(tar)), (".tar.bz2", bz2.compress(tar)),
         (".tar.xz", lzma.compress(tar)), (".tar.gz", gzip.compress(gzip.compress(tar))),
         (".tar.gz", gzip.compress(pax.tobuf(tarfile.PAX_FORMAT) + bytes(1024))),
@@ -95,6 +96,31 @@ def overlapping() -> bytes:
     start = len(local) + len(stripped)
     end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 1000, 1000, len(entries), start, 0)
     return local + stripped + entries + end
+
+
+def quoting(members: int, *, inner: int = 64 << 20) -> bytes:
+    """Return a zip whose members all inflate to the last one's zeros, each by way of the next.
+
+    A member's data is a stored block that quotes the next one's header, then that one's data.
+    """
+    data, size = deflated(inner)[2:-4], inner
+    file, entries = data, list[tuple[bytes, bytes, int]]()  # name, sizes, place from the end
+    for number in reversed(range(members)):
+        name = f"{number:04d}.png".encode()
+        sizes = struct.pack("<III", 0, len(data), size)
+        header = struct.pack("<IHHHHH", 0x04034B50, 20, 0, 8, 0, 0) + sizes
+        header += struct.pack("<HH", len(name), 0) + name
+        entries.insert(0, (name, sizes, len(file) + len(header)))
+        quote = b"\0" + struct.pack("<HH", len(header), len(header) ^ 0xFFFF)
+        data, size, file = quote + header + data, size + len(header), quote + header + file
+    file = file[5:]  # before the first nothing is quoted
+    listing = b"".join(
+        struct.pack("<IHHHHHH", 0x02014B50, 20, 20, 0, 8, 0, 0) + sizes
+        + struct.pack("<HHHHHII", len(name), 0, 0, 0, 0, 0, len(file) - place) + name
+        for name, sizes, place in entries
+    )  # fmt: skip
+    ends = struct.pack("<HHIIH", members, members, len(listing), len(file), 0)
+    return file + listing + b"PK\5\6" + bytes(4) + ends
 
 
 def many_members(count: int) -> bytes:

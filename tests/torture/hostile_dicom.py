@@ -31,6 +31,8 @@ ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\
 ENDLESS, PIXELS = struct.pack("<I", 0xFFFFFFFF), b"\xe0\x7f\x10\x00OW"
 PREAMBLE = 132
 TAGS = ((0x28, 0x3010), (0x28, 0x3000), (0x29, 0x1010), (0x40, 0x275))
+SEQUENCES = ((0x28, 0x3010), (0x28, 0x3000), (0x54, 0x220), (0x54, 0x410))  # that are read
+NUMBERS = {b"US": struct.pack("<H", 5), b"FD": struct.pack("<d", 1.5)}  # VR -> a value
 
 
 @cache
@@ -77,7 +79,13 @@ def lying() -> list[bytes]:
     }.items():  # fmt: skip
         with disable_value_validation():
             made += [dicom_bytes(stored, **{name: value}) for value in values]
-    return made
+    return [*made, *(of_another_kind(tag, vr) for tag in SEQUENCES for vr in NUMBERS)]
+
+
+def of_another_kind(tag: tuple[int, int], vr: bytes) -> bytes:
+    """Return a film with a sequence's element that holds a number."""
+    held = struct.pack("<HH", *tag) + vr + struct.pack("<H", len(NUMBERS[vr])) + NUMBERS[vr]
+    return _before_pixels(films()[1], held)
 
 
 def _lie(syntax: str, **elements: int) -> bytes:

@@ -33,6 +33,8 @@ def write_kinds(folder: Path) -> None:
     """Make what is no file: pipes, sockets, devices, folders and links under a film's name."""
     os.mkfifo(folder / "pipe.png")
     os.mkfifo(folder / "pipe")  # whose first bytes might be read
+    for suffix in (".zip", ".tar", ".tar.gz"):
+        os.mkfifo(folder / f"pipe{suffix}")
     with ExitStack() as stack:
         door = stack.enter_context(socket.socket(socket.AF_UNIX))
         here = os.open(".", os.O_RDONLY)

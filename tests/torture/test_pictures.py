@@ -78,6 +78,7 @@ def test_archives_that_cannot_be_opened_are_named(model: Path, tmp_path: Path):
     assert tried.wrong == []
     assert {"read", "encrypted", "compression"} <= {*tried.outcomes}
     assert sum(line.startswith("An archive is left out") for line in tried.lines) > 20
+    assert any(line.endswith(": 2 links, 1 sparse file") for line in tried.lines)
 
 
 def test_what_is_wrong_is_seen(tmp_path: Path):

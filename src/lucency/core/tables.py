@@ -6,6 +6,7 @@ Letters in shapes: n films or names, t known films.
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -93,11 +94,12 @@ def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Va
 
 def refuse_same_files(files: Sequence[Path]) -> None:
     """Raise ValueError where a file or folder is named twice, in whatever spelling."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for file in files:
-        if file.resolve() in seen:
+        place = os.path.realpath(file)  # unlike Path.resolve, also of a link to itself
+        if place in seen:
             raise ValueError(f"{file} is named twice: expected each file and run once")
-        seen.add(file.resolve())
+        seen.add(place)
 
 
 def film_names(image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import lzma
 import re
+import struct
 import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,13 +28,20 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 
 from lucency.core.files import why_no_file
 from lucency.core.manifest import counted, nearest
+from lucency.core.memory import says_out_of_memory
 from lucency.core.progress import say, shortened
-from lucency.core.tables import BLANKS, PICTURE
+from lucency.core.tables import AROUND, PICTURE
 
+FREE, MOST_RATIO = 1 << 26, 100  # bytes that may inflate from nothing; of more, from one byte
+BLOCK = 1 << 20  # bytes that are inflated at once
 LONGEST_CELL = 80  # signs of a cell in a message
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}  # in small letters
+DAMAGED_ZIP = (  # what zipfile raises of files that are damaged, encrypted or packed by new methods
+    EOFError, NotImplementedError, RuntimeError, lzma.LZMAError, struct.error, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
 USUAL = {  # what columns are called, in small letters without blanks, by what they hold
     "image": (
         "image", "imageindex", "imageid", "imagename", "film", "filename", "imagepath", "imagefile",
@@ -145,6 +156,29 @@ class Scores:
     left_out: tuple[str, ...]
 
 
+class BoundedGzip(gzip.GzipFile):
+    """The content of a .gz; raises ValueError where it inflates to more than any table of text."""
+
+    def __init__(self, file: Path):
+        super().__init__(file, "rb")
+        self.file, self.packed = file, file.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        block = super().read(size)
+        refuse_bomb(self.file, self.tell(), packed=self.packed)
+        return block
+
+
+def refuse_bomb(file: Path, size: int, *, packed: int) -> None:
+    """Raise ValueError for more bytes than so many packed ones are of any table of text."""
+    if size > FREE + MOST_RATIO * packed:
+        raise ValueError(
+            f"{file}: found {packed:,} bytes that inflate to more than {FREE >> 20} MiB and "
+            f"{MOST_RATIO} times as many, expected a table of text: unpack it where it is one"
+        )
+
+
 def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
     """Return the cells of a CSV table as text.
 
@@ -164,7 +198,7 @@ def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
     if notes:
         say(f"{file}: {'; '.join(notes)}")
     names = [clean_text(n) or f"{NAMELESS}{place}" for place, (n, *_) in enumerate(columns)]
-    if again := [name for name in names if names.count(name) > 1]:
+    if again := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
     if len(lines) == 1:
         raise ValueError(f"{file}: found no rows, expected one for each film")
@@ -250,7 +284,8 @@ def read_text(file: Path, *, expected: str) -> tuple[str, str]:
     content = file.read_bytes()
     if content.startswith(b"\x1f\x8b"):
         try:
-            content = gzip.decompress(content)
+            with BoundedGzip(file) as stream:
+                content = b"".join(iter(partial(stream.read, BLOCK), b""))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
     for what, remedy in _no_text(content):
@@ -274,7 +309,7 @@ def clean_text(text: str) -> str:
     >>> clean_text(" p001\\u200b\\xa0")
     'p001'
     """
-    return BLANKS.sub("", unicodedata.normalize("NFC", text))
+    return unicodedata.normalize("NFC", text).strip(AROUND)
 
 
 def clean_id(text: str) -> str:
@@ -357,13 +392,7 @@ def _no_text(content: bytes) -> Iterator[tuple[str, str]]:
     if content.startswith(b"\xd0\xcf\x11\xe0"):
         yield "an Excel workbook", AS_CSV
     elif content.startswith(b"PK\x03\x04"):
-        names = zipfile.ZipFile(io.BytesIO(content)).namelist() if _is_zip(content) else []
-        if any(name.startswith("xl/") for name in names):
-            yield "an Excel workbook", AS_CSV
-        elif "content.xml" in names:
-            yield "an OpenDocument spreadsheet", AS_CSV
-        else:
-            yield "a zip archive", "unpack it"
+        yield _kind_of_zip(content)
     elif content.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"%PDF")):
         yield "a picture or PDF", "name the table or list"
     elif content.startswith(b"version https://git-lfs"):
@@ -372,8 +401,19 @@ def _no_text(content: bytes) -> Iterator[tuple[str, str]]:
         yield "a web page or XML", f"open it in a spreadsheet program and {AS_CSV}"
 
 
-def _is_zip(content: bytes) -> bool:
-    return zipfile.is_zipfile(io.BytesIO(content))
+def _kind_of_zip(content: bytes) -> tuple[str, str]:
+    """Return what a zip is by the names in it, and what to do."""
+    try:
+        names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+    except (*DAMAGED_ZIP, ValueError) as error:
+        if says_out_of_memory(error):
+            raise
+        return "a damaged zip archive or workbook", "fetch it again"
+    if any(name.startswith("xl/") for name in names):
+        return "an Excel workbook", AS_CSV
+    if "content.xml" in names:
+        return "an OpenDocument spreadsheet", AS_CSV
+    return "a zip archive", "unpack it"
 
 
 def _encoding_without_mark(content: bytes) -> str:

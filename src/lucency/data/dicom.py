@@ -13,12 +13,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8, UInt16
 
+from lucency.core.memory import says_out_of_memory
 from lucency.data.clahe import NOT_PADDED, Padded
+from lucency.data.dicom_elements import items as _items
 from lucency.data.dicom_elements import number as _number
 from lucency.data.dicom_elements import numbers as _numbers
 from lucency.data.dicom_elements import text as _text
@@ -69,6 +71,7 @@ UNDECODABLE = (
     "damaged: its pixels cannot be decoded, or are not as many as Rows (0028,0010) and Columns "
     "(0028,0011) say"
 )
+NOT_SHOWN = "damaged: an element that states how its pixels are shown is of no kind that DICOM has"
 NO_DECODER = (
     "no decoder of its TransferSyntaxUID (0002,0010) and BitsStored (0028,0101): pip install "
     "'lucency[dicom]' brings those of RLE, JPEG of eight bits, JPEG lossless, JPEG-LS, JPEG 2000"
@@ -199,6 +202,17 @@ def decode_dicom_deep(content: bytes) -> DeepFilm:
 
 def _film(content: bytes) -> _Film:
     header, place = _read(content)
+    try:
+        return _as_shown(header, place)
+    except ValueError:  # with its reason
+        raise
+    except BROKEN as error:
+        if says_out_of_memory(error):
+            raise
+        raise ValueError(NOT_SHOWN) from None
+
+
+def _as_shown(header: Dataset, place: UInt16[np.ndarray, "h w"]) -> _Film:
     _refuse_levels(header)
     lowest, count = _domain(header)
     padding = _padding(header, lowest, count)
@@ -550,7 +564,3 @@ def _between(
 
 def _logistic(value: Values) -> Values:
     return 1 / (1 + np.exp(-np.clip(value, -700, 700)))
-
-
-def _items(header: Dataset, name: str) -> list[Any]:
-    return list(header[name].value or ()) if name in header else []

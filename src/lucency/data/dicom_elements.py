@@ -34,3 +34,11 @@ def numbers(header: Dataset, name: str) -> tuple[float, ...]:
 def number(header: Dataset, name: str, otherwise: float) -> float:
     """Return the first of an element's numbers."""
     return next(iter(numbers(header, name)), otherwise)
+
+
+def items(header: Dataset, name: str) -> list[Dataset]:
+    """Return the items of a sequence; [] where it is absent, or an element of another VR."""
+    from pydicom.sequence import Sequence
+
+    held = header[name].value if name in header else None
+    return list(held) if isinstance(held, Sequence) else []

@@ -33,7 +33,7 @@ from lucency.data.dicom import (
     STORAGE,
     why_left_out,
 )
-from lucency.data.dicom_elements import numbers, text
+from lucency.data.dicom_elements import items, numbers, text
 from lucency.data.pseudonyms import PseudonymKey
 
 if TYPE_CHECKING:
@@ -349,8 +349,7 @@ def _posture(header: Dataset) -> str:
 
 def _meanings(header: Dataset, name: str) -> list[str]:
     """Return the CodeMeaning of each item of a sequence, in small letters."""
-    items = header[name].value if name in header else ()
-    return [text(item, "CodeMeaning").casefold() for item in items or ()]
+    return [text(item, "CodeMeaning").casefold() for item in items(header, name)]
 
 
 def _age(header: Dataset) -> float | None:

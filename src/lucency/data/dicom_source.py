@@ -8,6 +8,7 @@ folder beside the key that no other user can enter. Letters in shapes: n rows of
 from __future__ import annotations
 
 import os
+import uuid
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -209,12 +210,12 @@ def _target(file: Path) -> str:
 def _link(link: Path, file: Path) -> None:
     if link.is_symlink() and os.readlink(link) == str(file):  # noqa: PTH115
         return
-    beside = link.with_suffix(".new")
+    beside = link.with_name(f"{link.name}.{uuid.uuid4().hex}")  # as another run may link it, too
     try:
-        beside.unlink(missing_ok=True)
         beside.symlink_to(file)
         beside.replace(link)
     except OSError as error:
+        beside.unlink(missing_ok=True)
         raise ValueError(
             f"{link.parent}: no links to films can be made there ({error.strerror}): expected a "
             "folder on a disk with symbolic links (on Windows: in developer mode); data.key names "

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -35,6 +36,7 @@ INFLATE: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open,
 }  # fmt: skip
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+LOCAL_HEADER = 30  # bytes before a member of a zip, and its name
 ENCRYPTED, UTF8 = 0x1, 0x800  # flags of a zip's member
 DAMAGE = (
     EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
@@ -211,22 +213,22 @@ def _listed(path: Path, now: FilmStat) -> FilmArchive:
 
 def _kind_of_archive(path: Path) -> Literal["zip", "tar", "compressed tar"]:
     """Return what an archive is by its first bytes, whatever its name says."""
-    with path.open("rb") as content:
-        start = content.read(2)
-    if start == b"PK":
+    if _start_of_file(path, 2) == b"PK":
         return "zip"
     return "compressed tar" if _inflater(path) else "tar"
 
 
 def _list_zip(path: Path, now: FilmStat, listing: _Listing) -> None:
     archive = _open_zip(str(path), now)
+    overlapping = _overlapping(archive.infolist())
     for number, entry in enumerate(archive.infolist()):
         if entry.is_dir():
             continue
         if stat.S_ISLNK(entry.external_attr >> 16):
             listing.left_out[LINK] += 1
             continue
-        member = Member(number, entry.file_size, entry.CRC, reason=_zip_refusal(entry))
+        reason = OVERLAPS if entry.header_offset in overlapping else _zip_refusal(entry)
+        member = Member(number, entry.file_size, entry.CRC, reason=reason)
 
         def start(entry: zipfile.ZipInfo = entry, reason: str = member.reason) -> bytes:
             try:
@@ -236,6 +238,19 @@ def _list_zip(path: Path, now: FilmStat, listing: _Listing) -> None:
                 return b""
 
         listing.add(_zip_name(entry), member, start=start)
+
+
+def _overlapping(entries: Iterable[zipfile.ZipInfo]) -> set[int]:
+    """Return where members begin that reach past the next one's header.
+
+    So a few bytes inflate again and again (D. Fifield, A better zip bomb, 2019).
+    """
+    by_place = sorted(entries, key=lambda one: one.header_offset)
+    return {
+        one.header_offset
+        for one, following in pairwise(by_place)
+        if one.header_offset + LOCAL_HEADER + one.compress_size > following.header_offset
+    }
 
 
 def _zip_name(entry: zipfile.ZipInfo) -> str:
@@ -301,6 +316,8 @@ def _list_members(archive: tarfile.TarFile, listing: _Listing, *, streamed: bool
         vars(archive)["members"].clear()  # the library would keep them all
         if entry.issym() or entry.islnk():
             listing.left_out[LINK] += 1
+        if entry.issparse():
+            listing.left_out[SPARSE] += 1
         if not entry.isreg() or entry.issparse():
             continue
         start = b""
@@ -468,9 +485,17 @@ def _warn_slow(path: str) -> None:
 
 def _inflater(path: Path) -> Callable[..., Any] | None:
     """Return what opens a compressed file, by its first bytes; None for one that is not."""
-    with path.open("rb") as content:
-        start = content.read(max(map(len, INFLATE)))
+    start = _start_of_file(path, max(map(len, INFLATE)))
     return next((way for magic, way in INFLATE.items() if start.startswith(magic)), None)
+
+
+def _start_of_file(path: Path, count: int) -> bytes:
+    """Return a file's first bytes; ValueError for a pipe, which would wait for its other end."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError("a pipe or a device, no file")
+    with path.open("rb") as content:
+        return content.read(count)
 
 
 def is_streamed(path: Path) -> bool:
@@ -487,8 +512,9 @@ def stat_of(path: str | Path) -> FilmStat:
     return FilmStat(found.st_size, found.st_mtime_ns)
 
 
+OVERLAPS = "damaged: in its archive it reaches into the next file"
 ABSENT_MEMBER = "cannot be read: not in {}"
-LINK, TWICE = "links", "twice"
+LINK, SPARSE, TWICE = "links", "sparse", "twice"
 NOUNS = {  # of what is left out of an archive
     "hidden": "hidden or system file",
     "fragments": "half-downloaded file",
@@ -496,5 +522,6 @@ NOUNS = {  # of what is left out of an archive
     "archives": "archive in the archive",
     "other_formats": "picture in another format",
     LINK: "link",
+    SPARSE: "sparse file",
     TWICE: "earlier film of the same name",
 }

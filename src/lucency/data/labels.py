@@ -424,7 +424,10 @@ def _with_truth(facts: dict[str, np.ndarray], root: Path, image: np.ndarray) -> 
     file, key = root / TRUTH_FILE, "Image Index"
     if not file.is_file():
         return table
-    truth = read_table(file, text=(key,), columns=(key,)).set_index(key).reindex(image)
+    truth = read_table(file, text=(key,), columns=(key,)).set_index(key)
+    for name in truth.index[truth.index.duplicated()][:1]:
+        raise ValueError(f"{file}: film {name!r} is there twice; expected each once: remove a row")
+    truth = truth.reindex(image)
     truth.columns = [name.lower().replace(" ", "_") for name in truth.columns]
     return pd.concat([table, truth.reset_index(drop=True)], axis=1)
 

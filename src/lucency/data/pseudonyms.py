@@ -48,11 +48,21 @@ def fleeting_key() -> PseudonymKey:
 
 
 def key_file(place: str) -> Path:
-    """Return the file of the key: `place`, or lucency/pseudonym.key in the user's configuration."""
+    """Return the file of the key: `place`, or lucency/pseudonym.key in the user's configuration.
+
+    Raises ValueError where the user has no home, as in a container.
+    """
     if place:
         return Path(place).absolute()
-    home = os.environ.get("XDG_CONFIG_HOME", "")
-    configuration = Path(home) if Path(home).is_absolute() else Path.home() / ".config"
+    configuration = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if not configuration.is_absolute():
+        try:
+            configuration = Path.home() / ".config"
+        except RuntimeError as error:
+            raise ValueError(
+                "data.key: found no home folder of this user (HOME), expected one for the key of "
+                "pseudonyms: set data.key to a file in a folder that only you can read"
+            ) from error
     return configuration / "lucency" / "pseudonym.key"
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -349,6 +350,8 @@ def test_labels_of_plus_lie_in_a_folder_or_are_named(tmp_path: Path):
         (json.dumps({"path_to_image": "a", **dict.fromkeys(NAMES, "x")}), "no number"),
         (json.dumps({"path_to_image": "a", **dict.fromkeys(NAMES)}), "none of its 1 lines is a"),
         (" " * 2_000_000, "line 1: found no JSON object"),
+        ("[" * 60_000, "line 1: found no JSON object"),
+        (json.dumps({"path_to_image": "a", **dict.fromkeys(NAMES, 10**400)}), "no number"),
         ("", "found no line"),
     ],
 )
@@ -375,9 +378,12 @@ def test_a_film_of_two_lines_of_labels_is_refused(tmp_path: Path):
 def test_a_damaged_archive_of_labels_is_named(tmp_path: Path):
     root = write_chexpert_plus(tmp_path)
     archive = root / "chexbert_labels.zip"
-    archive.write_bytes(archive.read_bytes()[:-60])
-    with pytest.raises(ValueError, match=r"chexbert_labels\.zip: found a damaged archive"):
-        read_chexpert_plus(root, "")
+    whole = archive.read_bytes()
+    encrypted = re.sub(rb"(PK\x01\x02.{4}|PK\x03\x04.{2})\0", rb"\g<1>\01", whole, flags=re.DOTALL)
+    for content, why in ((whole[:-60], ""), (encrypted, ".*encrypted, password required")):
+        archive.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"_labels\.zip: found a damaged archive \({why}"):
+            read_chexpert_plus(root, "")
 
 
 def test_a_line_with_quoted_breaks_is_counted_as_editors_do(tmp_path: Path):

@@ -1,5 +1,6 @@
 """OpenI: headings exactly, what is not stated, views, safe XML; every count of the real reports."""
 
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -121,6 +122,9 @@ def test_views_are_judged_from_the_picture_before_the_header(tmp_path: Path):
     steps = dict(zip(read.reading["step"], read.reading["films"], strict=True))
     assert steps["view: the header contradicts the picture"] == 1
     assert steps["view: of the DICOM header"] == 1
+    pd.concat([header, header[:1]]).to_csv(tmp_path / TABLES[1].removesuffix(".gz"), index=False)
+    with pytest.raises(ValueError, match=r"metadata\.csv, line 5: imageid .* is listed twice"):
+        OPENI.read(tmp_path, "")
 
 
 def declare(text: str) -> str:
@@ -150,11 +154,34 @@ def test_another_report_is_refused(tmp_path: Path, change: Callable[[str], str],
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("goal", "found"), [(os.devnull, "is a device or socket"), ("gone.xml", "is a link to gone")]
+)
+def test_what_is_no_file_among_reports_is_named(tmp_path: Path, goal: str, found: str):
+    (openi(tmp_path) / "ecgen-radiology" / "latest.xml").symlink_to(goal)
+    with pytest.raises(ValueError, match=rf"latest\.xml: {found}.*; expected a report"):
+        OPENI.read(tmp_path, "")
+
+
+@pytest.mark.parametrize("goal", ["gone.xml", "latest.xml"])
+def test_a_link_to_nowhere_in_an_archive_is_named(tmp_path: Path, goal: str):
+    with tarfile.open(tmp_path / REPORTS, "w:gz") as packed:
+        link = tarfile.TarInfo("latest.xml")
+        link.type, link.linkname = tarfile.SYMTYPE, goal
+        packed.addfile(link)
+    with pytest.raises(
+        ValueError, match=rf"{REPORTS}: found no whole archive .*; expected OpenI's"
+    ):
+        OPENI.read(tmp_path, "")
+
+
 def test_half_an_archive_and_a_root_of_something_else_are_refused(root: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"no reports of OpenI in .*found nothing"):
         OPENI.read(tmp_path, "")
-    with pytest.raises(ValueError, match="no such file or folder"):
+    with pytest.raises(ValueError, match="no such file; expected"):
         OPENI.read(tmp_path, "reports.tgz")
+    with pytest.raises(ValueError, match="null: is a device or socket, no file; expected OpenI"):
+        OPENI.read(tmp_path, os.devnull)
     whole = (root / REPORTS).read_bytes()
     (tmp_path / REPORTS).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="found no whole archive"):

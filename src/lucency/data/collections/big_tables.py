@@ -10,7 +10,6 @@ import gzip
 import io
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +20,15 @@ import pandas as pd
 from jaxtyping import Int64, Shaped
 
 from lucency.core.manifest import counted, listed, nearest
-from lucency.data.csv_tables import CsvTable, clean_text, read_text
+from lucency.core.memory import says_out_of_memory
+from lucency.data.csv_tables import (
+    DAMAGED_ZIP,
+    BoundedGzip,
+    CsvTable,
+    clean_text,
+    read_text,
+    refuse_bomb,
+)
 
 BLOCK = 1 << 22  # bytes read at once
 COMMA, QUOTE, NEWLINE = b",", b'"', b"\n"
@@ -102,12 +109,14 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
         mark = stored.read(len(ZIP))
         stored.seek(0)
         if mark.startswith(GZIP):
-            yield held.enter_context(io.BufferedReader(gzip.GzipFile(fileobj=stored)))
+            yield held.enter_context(io.BufferedReader(BoundedGzip(file)))
         elif mark == ZIP:
             archive = held.enter_context(zipfile.ZipFile(stored))
             names = [one for one in archive.namelist() if not one.endswith("/")]
             if len(names) != 1:
                 raise ValueError(f"{file}: found {counted(len(names), 'file')} in it, expected one")
+            entry = archive.getinfo(names[0])
+            refuse_bomb(file, entry.file_size, packed=entry.compress_size)
             yield held.enter_context(archive.open(names[0]))
         else:
             yield stored
@@ -116,17 +125,12 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def _no_whole_table(file: Path, title: str) -> Iterator[None]:
     """Raise ValueError with the file's name where its content is damaged or no table."""
-    damage = (
-        EOFError,
-        zlib.error,
-        gzip.BadGzipFile,
-        zipfile.BadZipFile,
-        UnicodeDecodeError,
-        csv.Error,
-    )
+    no_text = (UnicodeDecodeError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError)
     try:
         yield
-    except (*damage, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (*DAMAGED_ZIP, gzip.BadGzipFile, *no_text) as error:
+        if says_out_of_memory(error):
+            raise
         why = " ".join(str(error).split())
         raise ValueError(
             f"{file}: found no whole table ({why}); expected the label file of {title}: fetch it "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ import pandas as pd
 from jaxtyping import Float64, Shaped
 
 from lucency.core.manifest import Manifest
+from lucency.core.memory import says_out_of_memory
 from lucency.core.progress import say
 from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.chexpert import (
@@ -52,7 +52,7 @@ from lucency.data.collections.label_columns import (
     step_of_absent,
     table_patterns,
 )
-from lucency.data.csv_tables import CsvTable, parse_number
+from lucency.data.csv_tables import DAMAGED_ZIP, CsvTable, parse_number
 
 TITLE = "CheXpert Plus"
 TABLE, OTHER_TABLES = "df_chexpert_plus_240401.csv", "df_chexpert_plus_*.csv"
@@ -163,7 +163,9 @@ def _opened(root: Path, folder: Path, labels: str) -> Iterator[tuple[Path, Itera
                 )
             with held.open(members[0]) as stream:
                 yield archive / name, _lines_of(stream)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    except (*DAMAGED_ZIP, OSError) as error:
+        if says_out_of_memory(error):
+            raise
         raise ValueError(f"{archive}: found a damaged archive ({error}): fetch it again") from error
 
 
@@ -192,7 +194,7 @@ def _parsed(
                 f"{file}, line {number}: found no {error.args[0]!r}, expected {PATH} and the 14 "
                 f"findings of {TITLE}"
             ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{file}, line {number}: found no JSON object, expected one a line: {PATH} and "
                 f"labels of {TITLE}; if the file is cut short, fetch it again"
@@ -201,7 +203,7 @@ def _parsed(
         raise ValueError(f"{file}: found no line, expected one a film of {TITLE}")
     try:
         return np.array(path, dtype=object), np.array(state, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{file}: found a label that is no number ({error})") from error
 
 

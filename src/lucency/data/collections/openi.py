@@ -6,6 +6,7 @@ r reports.
 
 from __future__ import annotations
 
+import lzma
 import re
 import tarfile
 import zlib
@@ -20,9 +21,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Shaped
 
+from lucency.core.files import why_no_file
 from lucency.core.manifest import Manifest, empty_boxes, listed, nearest
 from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
+from lucency.data.collections.label_cells import refuse_twice
 from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
@@ -38,6 +41,7 @@ JUDGED, HEADERS = "nlmcxr_tsne_pa.csv*", "nlmcxr_dicom_metadata.csv*"
 DICOM_FILMS = ("*_IM-*.dcm", "*/*_IM-*.dcm", "*/*/*_IM-*.dcm")
 MOST_BYTES = 2**20  # of a report; the longest published has a hundredth
 MOST_REPORTS = 100_000
+LOST = (KeyError, RecursionError)  # of links in an archive to what is not there, and to themselves
 UNREAD = ("No Indexing", "Technical Quality of Image Unsatisfactory")  # what is absent is unknown
 NORMAL_REPORT = "normal"
 PLEURA = "Thickening/pleura"  # Thickening without it is of bronchi, fissures, the heart
@@ -97,9 +101,10 @@ def read_openi(root: Path, labels: str) -> Manifest:
 def _reports_place(root: Path, labels: str) -> Path:
     """Return the archive or the folder of reports."""
     if labels:
-        if not (root / labels).exists():
-            raise ValueError(f"{root / labels}: no such file or folder; expected {TITLE}'s reports")
-        return root / labels
+        place = root / labels
+        if not (place.is_file() or place.is_dir()):
+            raise ValueError(f"{place}: {why_no_file(place)}; expected {TITLE}'s reports")
+        return place
     if archive := first_file(root, *REPORTS[:2]):
         return archive
     for folder in (root / name for name in FOLDERS):
@@ -133,6 +138,8 @@ def read_reports(place: Path) -> list[Report]:
 
 def _folder(place: Path) -> Iterator[tuple[str, bytes]]:
     for file in sorted(place.glob("*.xml")):
+        if not file.is_file():  # reading a pipe would wait for its other end
+            raise ValueError(f"{place}: {file.name}: {why_no_file(file)}; expected a report")
         _refuse_long(f"{place}: {file.name}", file.stat().st_size)
         yield file.name, file.read_bytes()
 
@@ -148,7 +155,7 @@ def _archive(place: Path) -> Iterator[tuple[str, bytes]]:
                 if held:
                     _refuse_long(f"{place}: {member.name}", member.size)
                     yield member.name, held.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, *LOST) as error:
         raise ValueError(
             f"{place}: found no whole archive ({error}); expected {TITLE}'s reports: fetch it again"
         ) from error
@@ -253,6 +260,7 @@ def _column(
     if not file:
         return np.full(len(names), "", dtype=object)
     table = read_columns(file, "imageid", column, title=f"{TITLE}'s views")
+    refuse_twice(table, "imageid")
     known = pd.Series(table.columns[column], index=table.columns["imageid"]).str.upper()
     return known.reindex(names).fillna("").to_numpy(dtype=object)
 
