@@ -33,7 +33,13 @@ from lucency.data.dicom import decode_dicom
 from lucency.data.preprocess import prepare_film
 from lucency.deploy import decoding, service, start
 from lucency.deploy.batching import Admission, Batches, NamedFilm, predict_film, run_batches
-from lucency.deploy.decoding import FilmError, decode_film, start_decoders, stop_decoders
+from lucency.deploy.decoding import (
+    Decoders,
+    FilmError,
+    decode_film,
+    start_decoders,
+    stop_decoders,
+)
 from lucency.deploy.film_answers import LEVEL, strong_boxes
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.meters import Meters, count, exposition, measure
@@ -424,6 +430,24 @@ def test_a_decoder_that_ended_while_it_waited_costs_no_film() -> None:
         await stop_decoders(decoders)
 
     asyncio.run(killed_and_used())
+
+
+def test_a_decoder_that_ends_amid_a_long_answer_leaves_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More has come than the reader of its pipe holds, which then waits for a reader of its own."""
+    monkeypatch.setattr(decoding, "PIPED", 16)
+    words = ("sh", "-c", "printf '!%0200000d' 0; exec sleep 60")
+
+    async def go() -> None:
+        decoders = Decoders(words, 20.0, SIDE, asyncio.Queue())
+        decoders.idle.put_nowait(None)
+        async with asyncio.timeout(10):
+            with pytest.raises(FilmError, match="its decoder failed"):
+                await decode_film(decoders, b"")
+        assert decoders.idle.get_nowait() is None
+
+    asyncio.run(go())
 
 
 def test_a_decoder_imports_no_torch() -> None:

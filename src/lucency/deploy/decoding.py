@@ -193,9 +193,10 @@ def _bytes_of(about: dict[str, Any]) -> int:
 
 
 async def _ended(process: Process) -> None:
+    """End a decoder; what it had begun to answer is read, since `wait` waits for its pipe's end."""
     with suppress(ProcessLookupError):
         process.kill()
-    await process.wait()
+    await process.communicate()
 
 
 def main() -> None:
