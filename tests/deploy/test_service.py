@@ -419,7 +419,13 @@ def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPa
     asyncio.run(go())
 
 
-def test_a_decoder_that_ended_while_it_waited_costs_no_film() -> None:
+def test_a_decoder_that_ended_while_it_waited_costs_no_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does code that lies in the working folder, as beside films, come into its successor."""
+    (tmp_path / "numpy.py").write_text("raise SystemExit('code that came with films')")
+    monkeypatch.chdir(tmp_path)
+
     async def killed_and_used() -> None:
         decoders = await start_decoders(Preparation(size=32), count=1, memory=2**31, seconds=20.0)
         process = await decoders.idle.get()

@@ -79,7 +79,8 @@ async def start_decoders(
     """Start `count` decoders, each with `memory` bytes of addresses and `seconds` a film."""
     limits = json.dumps({"memory": memory, "seconds": seconds})
     command = (
-        sys.executable, "-m", "lucency.deploy.decoding", preparation.model_dump_json(), limits
+        sys.executable, "-P", "-m", "lucency.deploy.decoding",  # -P: not from the working folder
+        preparation.model_dump_json(), limits,
     )  # fmt: skip
     decoders = Decoders(command, seconds, preparation.size, asyncio.Queue())
     for process in await asyncio.gather(*(_started(decoders) for _ in range(count))):
