@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ from lucency.deploy.decoding import (
 )
 from lucency.deploy.film_answers import LEVEL, strong_boxes
 from lucency.deploy.guard import ServiceSettings
+from lucency.deploy.listening import run_server
 from lucency.deploy.meters import Meters, count, exposition, measure
 from lucency.deploy.problems import PROBLEMS, Problem
 from lucency.deploy.service import ROUTES, create_app
@@ -464,6 +466,45 @@ def test_a_decoder_imports_no_torch() -> None:
     assert done.stdout.split() == []
 
 
+def test_decoders_that_do_not_start_are_one_line(
+    model: Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    app = create_app(model, settings=ServiceSettings(decoders=2))
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with start.bind("127.0.0.1", 0) as listening:
+            refusal = r"a decoder process does not start \(status 1\); expected room for 2 of them"
+            with pytest.raises(ValueError, match=refusal):
+                run_server(app, settings=ServiceSettings(decoders=2), listening=listening, line="")
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("hard", "most"), [(-1, 2**31), (2**30, 2**30)])
+def test_limits_of_a_decoder_are_within_those_that_it_has(
+    hard: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no such limits")
+    found: dict[int, tuple[int, int]] = {}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (hard, hard))
+    monkeypatch.setattr(resource, "setrlimit", found.__setitem__)
+    decoding._limit_memory(2**31)
+    decoding._limit_seconds(2.0**40)
+    assert found.pop(resource.RLIMIT_AS) == (most, most)
+    soft, kept = found.pop(resource.RLIMIT_CPU)
+    assert (soft == hard or hard < 0 < soft, kept) == (True, hard)
+    assert set(found.values()) == {(0, 0)}
+
+
+def test_there_is_a_decoder_for_each_core_up_to_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, decoders in ((3, 3), (128, start.MOST_DECODERS)):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+        assert service_settings().decoders == decoders
+
+
 def test_metrics_are_prometheus_text(client: TestClient) -> None:
     client.get("/v1/model")
     reply = client.get("/metrics")
@@ -538,7 +579,7 @@ def test_the_command_serves_and_stops(folder: Path, monkeypatch: pytest.MonkeyPa
     real = load
     monkeypatch.setattr("lucency.pipeline.library.load", lambda place, model: real(
         place, model=model, engine="torch"))  # fmt: skip
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # and so one decoder
     slow = service.predict_named
 
     def slowly(model: Model, films: Any) -> Any:
