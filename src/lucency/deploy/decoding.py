@@ -18,7 +18,7 @@ import struct
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -95,17 +95,14 @@ async def start_decoders(
             decoders.idle.put_nowait(one)
     if lost:
         await stop_decoders(decoders)
-        _refuse_to_start(lost[0], count)
+        try:
+            raise lost[0]
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"{error}; expected room for {count} of them: memory, addresses (ulimit -v), "
+                "processes (ulimit -u) and files (ulimit -n)"
+            ) from error
     return decoders
-
-
-def _refuse_to_start(error: BaseException, count: int) -> NoReturn:
-    if isinstance(error, OSError | RuntimeError):
-        raise ValueError(
-            f"{error}; expected room for {count} of them: memory, addresses (ulimit -v), processes "
-            "(ulimit -u) and files (ulimit -n)"
-        ) from error
-    raise error
 
 
 async def stop_decoders(decoders: Decoders) -> None:
