@@ -568,6 +568,17 @@ def test_a_dropped_film_is_decoded_apart_and_only_where_there_is_room(
         assert page.get(f"/viewer/api/film/{key}/pixels").json()["code"] == "busy"
 
 
+def test_bytes_of_films_that_are_shown_are_limited(model: Model, deep_file: Path):
+    viewer, content = open_viewer(model, run=None, films=[deep_file]), deep_file.read_bytes()
+    assert len(content) < DEEP.nbytes
+    for limit in (len(content) - 1, DEEP.nbytes - 1):  # of the file, of the pixels
+        with TestClient(served(viewer, shown_bytes=limit), base_url=HOME) as page:
+            for _ in range(2):  # what was refused is given back
+                answer = page.get("/viewer/api/film/a1/pixels")
+                assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+            assert page.get("/viewer/api/film/a1/thumbnail").is_error == (limit < len(content))
+
+
 def test_a_dropped_film_of_twelve_bits_is_predicted_as_on_disk(
     page: TestClient, model: Model, tmp_path: Path
 ):

@@ -89,6 +89,7 @@ class Service:
     decoders: Decoders
     batches: Batches
     admission: Admission
+    shown: Admission  # bytes that the viewer holds
     meters: Meters
     collection: list[Collection]  # none until it is needed
 
@@ -177,6 +178,7 @@ async def _running(
         decoders=decoders,
         batches=batches,
         admission=admission,
+        shown=Admission(settings.shown_bytes),
         meters=meters,
         collection=[],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib import resources
@@ -23,9 +23,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from lucency.core.predictions import Predictions
 from lucency.deploy import film_list, verdicts
+from lucency.deploy.batching import Admission
 from lucency.deploy.film_list import FilmList
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.native_film import thumbnail
@@ -63,6 +65,7 @@ FILES = {  # of the page, by name: nothing else is sent
     "icon.svg": "image/svg+xml",
 }
 MOST_ROWS = 500  # of the list in one answer
+PIECE = 2**18  # bytes of pixels that are sent at once
 NOT_KEPT = {"Cache-Control": "no-store"}
 Answer = Response | dict[str, Any]
 
@@ -242,7 +245,7 @@ async def _pixels(viewer: Viewer, request: Request) -> Answer:
     }
     named = {f"X-Film-{name}": f"{value:.12g}" for name, value in head.items()}
     raw = grey.astype(grey.dtype.newbyteorder("<"), copy=False).tobytes()
-    return Response(raw, media_type="application/octet-stream", headers=named | NOT_KEPT)
+    return Pixels(raw, headers=named | NOT_KEPT, held=_service(request).shown)
 
 
 async def _thumbnail(viewer: Viewer, request: Request) -> Answer:
@@ -288,6 +291,29 @@ def _read_verdict(viewer: Viewer, body: bytes) -> Verdict:
     about = (given["reviewer"], given["verdict"], given["note"])
     image = str(films.manifest.image[row])
     return verdicts.check_verdict(Verdict(image, given["finding"], int(label), *about))
+
+
+class Pixels(Response):
+    """Pixels that are sent as the client reads them, and held until it has; Problem for too many.
+
+    A server takes the whole of an answer at once, and would keep that of each slow client.
+    """
+
+    media_type = "application/octet-stream"
+
+    def __init__(self, raw: bytes, *, headers: Mapping[str, str], held: Admission) -> None:
+        super().__init__(raw, headers=headers)
+        self.held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the pixels piece by piece; the empty one waits for the last that has any."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        size = len(self.body)
+        with self.held.admitted(size):
+            await send(start)
+            for at in range(0, size + PIECE, PIECE):
+                piece, more = bytes(self.body[at : at + PIECE]), at < size
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 # --- answers ---------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ async def _decoded(
 ) -> Made:
     """Return what a decoder makes of a film; Problem, with its name, where it fails."""
     try:
-        with service.admission.admitted(1):
+        with service.admission.admitted(1), service.shown.admitted(len(content)):
             return await decode(service.decoders, content)
     except FilmError as error:
         raise Problem(error.code, f"{name}: {error}") from error
