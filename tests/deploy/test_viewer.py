@@ -460,6 +460,19 @@ def test_every_verdict_comes_back(tmp_path: Path):
     assert read_verdicts(tmp_path) == []
 
 
+def test_answers_that_were_edited_are_read_or_named(tmp_path: Path):
+    two = [Verdict("a.png", "Mass", 1, name, "right", "") for name in ("R", "S")]
+    for one in two:
+        keep_verdict(one, tmp_path)
+    file = tmp_path / "answers.csv"
+    kept = file.read_text()
+    file.write_text(kept.replace("R,yes", "R,Yes ").replace("S,yes", "S,"))
+    assert read_verdicts(tmp_path) == two[:1]
+    file.write_text(kept.replace("S,yes", "S,yea"))
+    with pytest.raises(ValueError, match=r"answers.csv, row 3: answer 'yea' is unknown; expected "):
+        read_verdicts(tmp_path)
+
+
 def test_two_viewers_of_a_run_lose_no_verdict(tmp_path: Path):
     def one(reviewer: str, image: str = "a.png") -> Verdict:
         return Verdict(image, "Mass", 1, reviewer, "wrong", "")
