@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from lucency.deploy.decoding import (
     start_decoders,
     stop_decoders,
 )
-from lucency.deploy.film_answers import LEVEL, strong_boxes
+from lucency.deploy.film_answers import CARD, LEVEL, strong_boxes
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.listening import run_server
 from lucency.deploy.meters import Meters, count, exposition, measure
@@ -117,6 +117,16 @@ def test_the_token_of_the_address_becomes_a_cookie(model: Model) -> None:
         cookie = entrance.headers["set-cookie"].split("; ")
         assert {"HttpOnly", "SameSite=strict"} <= {*cookie}
         assert cookie[0] == f"lucency_token_8765={TOKEN}"  # browsers have one jar for all ports
+        assert browser.get("/page/one").status_code == 200
+
+
+def test_any_token_of_a_file_stands_in_the_address(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text('a+b&c#d e%2f;"=?/')
+    settings = replace(service_settings(token_file=tmp_path / "token"), decoders=0)
+    app = create_app(model, settings=settings, routes=(PAGE,))
+    address = service_address(settings)
+    with TestClient(app, base_url=address.partition("?")[0]) as browser:
+        assert browser.get(address).status_code == 200
         assert browser.get("/page/one").status_code == 200
 
 
@@ -242,6 +252,10 @@ def test_the_model_describes_itself(
     assert given["findings"] == list(SERVED)
     assert [given["thresholds"][name] for name in SERVED] == model.threshold.tolist()
     assert Preparation.model_validate(given["preparation"]) == model.preparation
+    card = model.predictor.home.folder / CARD
+    card.write_bytes("Modèle".encode("cp1252"))
+    assert client.get("/v1/model").json()["card"] == "Mod\ufffdle"
+    card.unlink()
     fits(description, "Index", client.get("/").json())
     fits(description, "Health", client.get("/health").json())
 

@@ -1,6 +1,7 @@
 """The viewer's routes: films that filter, pixels as files have them, verdicts that are read."""
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -547,6 +548,20 @@ def test_named_films_are_read_when_they_are_shown(model: Model, tmp_path: Path):
         assert page.get(f"/viewer/api/film/{added[8]['key']}/pixels").status_code == 200
     with pytest.raises(ValueError, match="no such file"):
         open_viewer(model, run=None, films=[tmp_path / "none.png"])
+
+
+def test_a_film_whose_name_is_no_utf_8_is_listed_and_shown(model: Model, tmp_path: Path):
+    for name, content in (
+        (b"\xff.png", cv2.imencode(".png", DEEP)[1].tobytes()),
+        (b"a\xfe.png", b""),
+    ):
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(content)
+    with TestClient(served(open_viewer(model, run=None, films=[tmp_path])), base_url=HOME) as page:
+        added = {film["image"]: film["key"] for film in got(page, "model")["added"]}
+        keys = [added.pop(name) for name in ("\udcff.png", "a\udcfe.png")]
+        shown, lost = (page.get(f"/viewer/api/film/{key}/pixels") for key in keys)
+        assert (shown.status_code, added) == (200, {})
+        assert (lost.status_code, lost.json()["code"]) == (422, "film-empty")
 
 
 def test_dropped_films_are_limited_in_number_and_bytes(

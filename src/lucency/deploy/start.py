@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import UInt8
@@ -137,7 +138,7 @@ def service_address(settings: ServiceSettings) -> str:
     """Return the address that a person opens, with the token."""
     host = settings.names[0] if settings.names else settings.host
     shown = f"[{host}]" if ":" in host else host
-    query = f"?token={settings.token}" if settings.token else ""
+    query = f"?token={quote(settings.token, safe='')}" if settings.token else ""
     return f"http://{shown}:{settings.port}/{query}"
 
 

@@ -31,7 +31,7 @@ from lucency.deploy.batching import Admission
 from lucency.deploy.film_list import FilmList
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.native_film import thumbnail
-from lucency.deploy.problems import Problem
+from lucency.deploy.problems import AsciiJSONResponse, Problem
 from lucency.deploy.service import Service
 from lucency.deploy.start import Pages, run_of
 from lucency.deploy.verdicts import Verdict
@@ -377,8 +377,7 @@ def _problems() -> Iterator[None]:
 def _sent(answer: Answer) -> Response:
     if isinstance(answer, Response):
         return answer
-    text = json.dumps(_plain(answer), ensure_ascii=False, allow_nan=False)
-    return Response(text, media_type="application/json", headers=NOT_KEPT)
+    return AsciiJSONResponse(_plain(answer), headers=NOT_KEPT)
 
 
 def _plain(value: Any) -> Any:
