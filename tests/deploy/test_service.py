@@ -48,7 +48,7 @@ from lucency.deploy.meters import Meters, count, exposition, measure
 from lucency.deploy.problems import PROBLEMS, Problem
 from lucency.deploy.service import ROUTES, create_app
 from lucency.deploy.start import service_address, service_settings
-from lucency.explain.heatmaps import even_centres
+from lucency.explain.heatmaps import MethodError, even_centres
 from lucency.pipeline.library import Model, load
 from lucency.pipeline.similar_films import answer, find_similar
 from served import SERVED, SIDE, TOKEN, ask, film_file, film_pixels, request_bytes, served_model
@@ -209,6 +209,18 @@ def test_a_heat_map_is_that_of_the_library(
     picture = Image.open(io.BytesIO(reply.content))
     assert (picture.size, picture.mode) == ((512, 512), "RGB")
     assert "not a medical device" in picture.text["Comment"]
+
+
+def test_a_method_that_a_network_does_not_have_is_a_wrong_parameter(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MethodError("cam is not defined for it; use grad-cam")
+
+    monkeypatch.setattr(Model, "explain", refuse)
+    given = client.post("/v1/explain?finding=Mass&method=cam", content=film_file(), headers=PNG)
+    assert (given.status_code, given.json()["code"]) == (400, "parameter-invalid")
+    assert given.json()["detail"] == "cam is not defined for it; use grad-cam"
 
 
 def test_boxes_surround_what_is_strong() -> None:

@@ -26,6 +26,7 @@ import lucency as lu
 from dicom_films import dicom_bytes, phantom_grey, stored_for
 from lucency.audit.label_audit import audit_label_errors
 from lucency.cli.app import app
+from lucency.core.locks import LOCK, held_lock
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes
 from lucency.deploy import film_list, start, viewer_films
 from lucency.deploy.film_list import FilmFilter, FilmList, select_films
@@ -494,10 +495,56 @@ def test_another_review_is_left_as_it_is(tmp_path: Path, where: str):
     assert not (tmp_path / "answers.csv").exists()
 
 
-def test_a_verdict_that_cannot_be_kept_blocks_no_other(page: TestClient, viewer: Viewer):
+def test_what_the_run_lacks_is_no_mistake_of_the_client(
+    viewer: Viewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its texts name places of the machine, and reach neither the client nor the log."""
+    log = list[str]()
+
+    def damaged(*_: object, **__: object) -> None:
+        raise ValueError(f"{tmp_path}: found no table")
+
+    assert viewer.run is not None
+    settings = ServiceSettings(decoders=1, run=viewer.run.out)
+    app = create_app(viewer.model, settings=settings, routes=viewer_routes(viewer), log=log.append)
+    monkeypatch.setattr("lucency.deploy.verdicts.read_verdicts", damaged)
+    monkeypatch.setattr(Model, "explain", damaged)
+    monkeypatch.setattr("lucency.deploy.service.open_collection", damaged)
+    tested, sent = "film/0", {"headers": {"content-type": "image/png"}}
+    content = cv2.imencode(".png", phantom_grey())[1].tobytes()
+    with TestClient(app, base_url=HOME) as page:
+        found = [
+            page.get(f"/viewer/api/{tested}"),
+            page.post("/v1/explain?finding=Effusion", content=content, **sent),
+            page.post("/v1/similar", content=content, **sent),
+            give(page, film=labelled(viewer)),
+        ]
+    answers = [(one.status_code, one.json()["code"], one.json()["detail"]) for one in found]
+    assert answers == [(500, "internal", "The service failed")] * 4
+    lines = [line for line in log if line.startswith("ValueError in test_viewer.py, line ")]
+    assert (len(lines), str(tmp_path) in "".join(log)) == (4, False)
+
+
+def labelled(viewer: Viewer) -> str:
+    """Return the key of a film with a label of effusion."""
     assert viewer.films is not None
     label = viewer.films.manifest.label[:, viewer.films.manifest.findings.index("Effusion")]
-    row = str(np.flatnonzero(~np.isnan(label))[0])
+    return str(np.flatnonzero(~np.isnan(label))[0])
+
+
+def test_a_folder_of_verdicts_that_another_program_writes_is_busy(
+    page: TestClient, viewer: Viewer, run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lucency.deploy.verdicts.LOCK_SECONDS", 0.0)
+    (run / "verdicts").mkdir(exist_ok=True)
+    with held_lock(run / "verdicts" / LOCK, wait=10.0):
+        answer = give(page, film=labelled(viewer))
+    assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+    assert str(run) not in answer.text
+
+
+def test_a_verdict_that_cannot_be_kept_blocks_no_other(page: TestClient, viewer: Viewer):
+    row = labelled(viewer)
     assert give(page, film=row, reviewer="E", note="\ud800").status_code == 400
     assert give(page, film=row, reviewer="E", verdict="unsure").status_code == 200
     assert "E" in {one["reviewer"] for one in got(page, f"film/{row}")["verdicts"]}

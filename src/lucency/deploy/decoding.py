@@ -216,7 +216,14 @@ def _bytes_of(about: dict[str, Any]) -> int:
 
 
 async def _ended(process: Process) -> None:
-    """End a decoder; what it had begun to answer is read, since `wait` waits for its pipe's end."""
+    """End a decoder; what it had begun to answer is read, since `wait` waits for its pipe's end.
+
+    One whose pipe has ended is given time to end by itself: `kill` would take away its status.
+    """
+    assert process.stdout is not None, "it is a pipe"
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GRACE_SECONDS if process.stdout.at_eof() else 0):
+            await process.wait()
     with suppress(ProcessLookupError):
         process.kill()
     await process.communicate()

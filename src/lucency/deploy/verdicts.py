@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lucency.audit.review import ANSWERS, NO, SAMPLE, TEXT, UNSURE, WORDS, YES, film_id
-from lucency.core.files import write_table
+from lucency.core.files import BusyError, write_table
 from lucency.core.locks import LOCK, held_lock
 from lucency.core.manifest import nearest, read_table
 
@@ -89,7 +89,8 @@ def read_verdicts(folder: Path) -> list[Verdict]:
 def keep_verdict(verdict: Verdict, folder: Path) -> None:
     """Add a checked verdict to those in a folder, in place of the reviewer's last on that label.
 
-    Raises ValueError for a folder that holds another review, or that another program keeps busy.
+    Raises ValueError for a folder that holds another review, BusyError for one that another program
+    writes.
     """
     from filelock import Timeout
 
@@ -101,7 +102,7 @@ def keep_verdict(verdict: Verdict, folder: Path) -> None:
             new = [] if verdict.verdict == WITHDRAWN else [verdict]
             _write([*kept.values(), *new], folder)
     except Timeout:
-        raise ValueError(f"{folder} is being written by another program: try again") from None
+        raise BusyError(f"{folder} is being written by another program: try again") from None
 
 
 def _key(verdict: Verdict) -> tuple[str, str, str]:

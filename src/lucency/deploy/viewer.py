@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from lucency.core.files import BusyError
 from lucency.core.predictions import Predictions
 from lucency.deploy import film_list, verdicts
 from lucency.deploy.batching import Admission
@@ -144,7 +145,8 @@ def _films(viewer: Viewer, request: Request) -> Answer:
     """Return some rows of the filtered list, from `offset` on, and how many there are in all."""
     films = run_films(viewer)
     words = request.query_params
-    chosen = film_list.read_filter(words, films)
+    with _naming_parameter():
+        chosen = film_list.read_filter(words, films)
     offset, limit = (_whole(words.get(name, ""), name) for name in ("offset", "limit"))
     rows = film_list.select_films(films, chosen)
     value = film_list.highest(films, chosen.finding)
@@ -186,7 +188,7 @@ def _calibration(viewer: Viewer, request: Request) -> Answer:
     """Return the reliability tables of a part: shares of positives by bin, with 95 % intervals."""
     films, part = run_films(viewer), request.query_params.get("part", "test")
     if part not in ("test", "val"):
-        raise ValueError(f"part: found {part!r}, expected test or val")
+        raise Problem("parameter-invalid", f"part: found {part!r}, expected test or val")
     return {"part": part, "bins": _bins(films, part)}
 
 
@@ -217,7 +219,7 @@ async def _heatmap(viewer: Viewer, request: Request) -> Answer:
     key, finding = request.path_params["key"], request.query_params.get("finding", "")
     if finding not in viewer.model.findings:
         known = ", ".join(viewer.model.findings)
-        raise ValueError(f"finding: found {finding!r}, expected one of {known}")
+        raise Problem("parameter-invalid", f"finding: found {finding!r}, expected one of {known}")
     return await explained_film(viewer, _service(request), key, finding)
 
 
@@ -267,13 +269,19 @@ async def _take_film(viewer: Viewer, request: Request) -> Answer:
 
 async def _take_verdict(viewer: Viewer, request: Request) -> Answer:
     """Take a reviewer's verdict on a label, or its withdrawal, and write it to the run."""
-    verdict = _read_verdict(viewer, await request.body())
+    body = await request.body()
+    with _naming_parameter():
+        verdict = _read_verdict(viewer, body)
     assert viewer.run is not None, "films are of a run"
-    await run_in_threadpool(verdicts.keep_verdict, verdict, viewer.run.out / VERDICTS)
+    try:
+        await run_in_threadpool(verdicts.keep_verdict, verdict, viewer.run.out / VERDICTS)
+    except BusyError as error:
+        raise Problem("busy", "another program is writing verdicts: try again") from error
     return verdict._asdict()
 
 
 def _read_verdict(viewer: Viewer, body: bytes) -> Verdict:
+    """Return the verdict that a body states; ValueError, or Problem, for what is none."""
     films = run_films(viewer)
     try:
         given = json.loads(body)
@@ -325,7 +333,8 @@ def _service(request: Request) -> Service:
 
 def _whole(text: str, name: str) -> int:
     if text and not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(f"{name}: found {text[:40]!r}, expected a whole number")
+        found = f"{name}: found {text[:40]!r}, expected a whole number"
+        raise Problem("parameter-invalid", found)
     return int(text or 0)
 
 
@@ -349,8 +358,7 @@ def _reading(do: Callable[[Request], Answer]) -> Callable[[Request], Response]:
     """Return an endpoint that runs in a thread of its own."""
 
     def answered(request: Request) -> Response:
-        with _problems():
-            return _sent(do(request))
+        return _sent(do(request))
 
     return answered
 
@@ -359,15 +367,14 @@ def _making(do: Callable[[Request], Awaitable[Answer]]) -> Callable[[Request], A
     """Return an endpoint that waits for decoders and the network."""
 
     async def answered(request: Request) -> Response:
-        with _problems():
-            return _sent(await do(request))
+        return _sent(await do(request))
 
     return answered
 
 
 @contextmanager
-def _problems() -> Iterator[None]:
-    """Let a ValueError be the problem of a parameter."""
+def _naming_parameter() -> Iterator[None]:
+    """Let a ValueError, while what the client has sent is read, be the problem of a parameter."""
     try:
         yield
     except ValueError as error:

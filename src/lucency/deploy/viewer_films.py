@@ -140,7 +140,7 @@ def short_film(viewer: Viewer, key: str) -> dict[str, Any]:
 
 
 def film_row(viewer: Viewer, key: str) -> tuple[FilmList, int]:
-    """Return the run's films and the row of one; ValueError for a key that is of none."""
+    """Return the run's films and the row of one; Problem for a key that is of none."""
     films = viewer.films
     if (
         films is None
@@ -148,7 +148,8 @@ def film_row(viewer: Viewer, key: str) -> tuple[FilmList, int]:
         or len(key) > 9
         or int(key) >= len(films)
     ):
-        raise ValueError(f"film: found {key[:40]!r}, expected the key of a film of the list")
+        expected = "expected the key of a film of the list"
+        raise Problem("parameter-invalid", f"film: found {key[:40]!r}, {expected}")
     return films, int(key)
 
 
@@ -304,10 +305,7 @@ def _map_of(viewer: Viewer, key: str, film: Prepared, finding: str) -> tuple[Hea
             found = np.flatnonzero(maps.image == film.manifest.image[0])
             if len(found) and finding in maps.findings:
                 return maps, int(found[0])
-    try:
-        return viewer.model.explain(film, findings=[finding]).maps, 0
-    except ValueError as error:
-        raise ValueError(f"no heat map of {network}: {error}") from error
+    return viewer.model.explain(film, findings=[finding]).maps, 0
 
 
 @lru_cache(maxsize=2)
