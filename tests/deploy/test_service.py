@@ -599,6 +599,14 @@ def test_a_port_in_use_is_one_clear_line(folder: Path) -> None:
     assert "expected a free port" in str(done.exception)
 
 
+def test_a_service_that_loads_has_its_port_already() -> None:
+    """Two that load at once would else both load, and one of them fail when it listens."""
+    with start.bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"--port {port}: .*; expected a free port"):
+            start.bind("127.0.0.1", port)
+
+
 def test_the_command_serves_and_stops(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM ends the service after what runs; what is new is refused."""
     ended: dict[str, Any] = {}

@@ -36,6 +36,7 @@ from lucency.deploy.service import create_app
 from lucency.deploy.verdicts import Verdict, check_verdict, keep_verdict, read_verdicts
 from lucency.deploy.viewer import FILES, viewer_routes
 from lucency.deploy.viewer_films import RUN_ONLY, AddedFilm, Viewer, add_film, open_viewer
+from lucency.explain.heatmaps import MethodError
 from lucency.pipeline.library import Model
 from lucency.pipeline.similar_films import find_similar, similar_to
 from viewer_run import HOT, copy_run, fitted_views, known_maps
@@ -611,6 +612,26 @@ def test_a_film_whose_name_is_no_utf_8_is_listed_and_shown(model: Model, tmp_pat
         assert (lost.status_code, lost.json()["code"]) == (422, "film-empty")
 
 
+def test_many_named_films_are_added_at_once(model: Model, deep_file: Path):
+    viewer, start = open_viewer(model, run=None), time.perf_counter()
+    for _ in range(20_000):
+        add_film(viewer, AddedFilm("film", deep_file, b""))
+    assert time.perf_counter() - start < 2
+    assert (len(viewer.added), next(reversed(viewer.added))) == (20_000, "a20000")
+
+
+def test_a_network_without_maps_has_its_reason(
+    page: TestClient, model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise MethodError("it has no maps of features")
+
+    monkeypatch.setattr(Model, "explain", refuse)
+    answer = page.get("/viewer/api/film/a1/heatmap?finding=Infiltration")
+    expected = f"no heat map of {model.explained}: it has no maps of features"
+    assert (answer.status_code, answer.json()["detail"]) == (400, expected)
+
+
 def test_dropped_films_are_limited_in_number_and_bytes(
     model: Model, deep_file: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -704,7 +725,6 @@ def test_the_browser_s_command_line_does_not_hold_the_token(monkeypatch: pytest.
     monkeypatch.setattr("webbrowser.open", opened.append)
     settings = ServiceSettings(token="a-token-of-the-tests")
     with bind("127.0.0.1", 0) as listening:
-        listening.listen()
         port = listening.getsockname()[1]
         start._open_browser(replace(settings, port=port))
     page = Path(opened[0].removeprefix("file://"))

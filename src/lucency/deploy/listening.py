@@ -33,12 +33,16 @@ LEAST_READ = 2**16  # bytes of an answer that a client reads in `answer_seconds`
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 is a free one. Raises ValueError for one in use."""
+    """Return a socket that listens; port 0 is a free one. Raises ValueError for one in use.
+
+    It listens at once, though the service answers later: two that are bound alone can share a port.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(QUEUE)
     except (OSError, OverflowError) as error:
         listening.close()
         why = (isinstance(error, OSError) and error.strerror) or error
