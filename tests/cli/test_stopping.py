@@ -20,8 +20,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Leave the handlers of this process as they were."""
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave the handlers and the environment of this process as they were."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
     before, hook = {one: signal.getsignal(one) for one in SIGNALS}, sys.unraisablehook
     yield
     for one, handler in before.items():
@@ -68,6 +69,7 @@ def test_a_command_that_is_stopped_writes_no_second_line(
         main()
     assert end.value.code == 128 + number
     assert capsys.readouterr().err == STOPPED + "\n"
+    assert os.environ["PYTHONSAFEPATH"] == "1"  # for processes that the command starts
 
 
 def test_what_a_library_makes_of_a_signal_is_the_same_line(capsys):

@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from lucency.core.parallel import QUEUE, in_workers
+from lucency.core.parallel import QUEUE, in_workers, shut_out_working_folder
 from tasks import DIES, FAILS, square
 
 
@@ -25,6 +26,14 @@ def test_results_come_in_the_order_of_tasks(workers: int):
     assert (at_work == {os.getpid()}) == (workers < 2)
     assert 1 <= len(at_work) <= max(1, workers)
     assert not multiprocessing.active_children()
+
+
+def test_workers_run_no_code_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "pickle.py").write_text("raise SystemExit('code that came with films')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    shut_out_working_folder()
+    assert [value for value, _ in in_workers(square, iter([2, 3]), workers=2)] == [4, 9]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

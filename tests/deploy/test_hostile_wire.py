@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from lucency.deploy import listening
+from lucency.deploy.batching import Admission
 from lucency.deploy.guard import SECURITY_HEADERS, ServiceSettings
 from lucency.deploy.listening import room_for_connections
-from lucency.deploy.viewer import viewer_routes
+from lucency.deploy.viewer import Pixels, viewer_routes
 from lucency.deploy.viewer_films import open_viewer
 from lucency.pipeline.library import Model
 from served import (
@@ -529,10 +532,29 @@ def test_clients_that_vanish_leave_nothing(running: Running):
 
 @pytest.fixture(scope="module")
 def narrow(model: Model) -> Iterator[Running]:
-    """A service that holds four connections."""
+    """A service that holds four connections, and sends pixels to one client at a time."""
     limits = {"connections": 4, "answer_seconds": 20.0, "decoders": 1, "decoder_seconds": 20.0}
-    with running_service(model, **limits) as service:
+    with running_service(model, routes=(Route("/large", _large),), **limits) as service:
         yield service
+
+
+HELD = Admission(32 * 2**20)
+
+
+def _large(_: Request) -> Response:
+    return Pixels(bytes(HELD.most), headers={}, held=HELD)
+
+
+def test_pixels_that_are_not_read_are_limited(narrow: Running):
+    whole = wired(narrow.port, get(target="/large"))
+    with held(narrow.port, sent("GET /large HTTP/1.1")) as (unread,):
+        assert unread.recv(12) == b"HTTP/1.1 200"
+        assert HELD.waiting == HELD.most
+        reply = ask(narrow.port, whole)
+        assert (reply.status, reply.code) == (503, "busy")
+    assert wait_for(lambda: HELD.waiting == 0, seconds=10)  # the client has left
+    reply = ask(narrow.port, whole)
+    assert (reply.status, len(reply.body), HELD.waiting) == (200, HELD.most, 0)
 
 
 @contextmanager

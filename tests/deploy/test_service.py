@@ -5,13 +5,14 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,21 @@ from lucency.data.dicom import decode_dicom
 from lucency.data.preprocess import prepare_film
 from lucency.deploy import decoding, service, start
 from lucency.deploy.batching import Admission, Batches, NamedFilm, predict_film, run_batches
-from lucency.deploy.decoding import FilmError, decode_film, start_decoders, stop_decoders
-from lucency.deploy.film_answers import LEVEL, strong_boxes
+from lucency.deploy.decoding import (
+    Decoders,
+    FilmError,
+    decode_film,
+    start_decoders,
+    stop_decoders,
+)
+from lucency.deploy.film_answers import CARD, LEVEL, strong_boxes
 from lucency.deploy.guard import ServiceSettings
+from lucency.deploy.listening import run_server
 from lucency.deploy.meters import Meters, count, exposition, measure
 from lucency.deploy.problems import PROBLEMS, Problem
 from lucency.deploy.service import ROUTES, create_app
 from lucency.deploy.start import service_address, service_settings
-from lucency.explain.heatmaps import even_centres
+from lucency.explain.heatmaps import MethodError, even_centres
 from lucency.pipeline.library import Model, load
 from lucency.pipeline.similar_films import answer, find_similar
 from served import SERVED, SIDE, TOKEN, ask, film_file, film_pixels, request_bytes, served_model
@@ -109,6 +117,16 @@ def test_the_token_of_the_address_becomes_a_cookie(model: Model) -> None:
         cookie = entrance.headers["set-cookie"].split("; ")
         assert {"HttpOnly", "SameSite=strict"} <= {*cookie}
         assert cookie[0] == f"lucency_token_8765={TOKEN}"  # browsers have one jar for all ports
+        assert browser.get("/page/one").status_code == 200
+
+
+def test_any_token_of_a_file_stands_in_the_address(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text('a+b&c#d e%2f;"=?/')
+    settings = replace(service_settings(token_file=tmp_path / "token"), decoders=0)
+    app = create_app(model, settings=settings, routes=(PAGE,))
+    address = service_address(settings)
+    with TestClient(app, base_url=address.partition("?")[0]) as browser:
+        assert browser.get(address).status_code == 200
         assert browser.get("/page/one").status_code == 200
 
 
@@ -193,6 +211,18 @@ def test_a_heat_map_is_that_of_the_library(
     assert "not a medical device" in picture.text["Comment"]
 
 
+def test_a_method_that_a_network_does_not_have_is_a_wrong_parameter(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MethodError("cam is not defined for it; use grad-cam")
+
+    monkeypatch.setattr(Model, "explain", refuse)
+    given = client.post("/v1/explain?finding=Mass&method=cam", content=film_file(), headers=PNG)
+    assert (given.status_code, given.json()["code"]) == (400, "parameter-invalid")
+    assert given.json()["detail"] == "cam is not defined for it; use grad-cam"
+
+
 def test_boxes_surround_what_is_strong() -> None:
     cells = np.zeros((8, 8), dtype=np.float32)
     cells[2:4, 5:7] = 1.0
@@ -234,6 +264,10 @@ def test_the_model_describes_itself(
     assert given["findings"] == list(SERVED)
     assert [given["thresholds"][name] for name in SERVED] == model.threshold.tolist()
     assert Preparation.model_validate(given["preparation"]) == model.preparation
+    card = model.predictor.home.folder / CARD
+    card.write_bytes("Modèle".encode("cp1252"))
+    assert client.get("/v1/model").json()["card"] == "Mod\ufffdle"
+    card.unlink()
     fits(description, "Index", client.get("/").json())
     fits(description, "Health", client.get("/health").json())
 
@@ -413,7 +447,13 @@ def test_a_decoder_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPa
     asyncio.run(go())
 
 
-def test_a_decoder_that_ended_while_it_waited_costs_no_film() -> None:
+def test_a_decoder_that_ended_while_it_waited_costs_no_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does code that lies in the working folder, as beside films, come into its successor."""
+    (tmp_path / "numpy.py").write_text("raise SystemExit('code that came with films')")
+    monkeypatch.chdir(tmp_path)
+
     async def killed_and_used() -> None:
         decoders = await start_decoders(Preparation(size=32), count=1, memory=2**31, seconds=20.0)
         process = await decoders.idle.get()
@@ -426,12 +466,69 @@ def test_a_decoder_that_ended_while_it_waited_costs_no_film() -> None:
     asyncio.run(killed_and_used())
 
 
+def test_a_decoder_that_ends_amid_a_long_answer_leaves_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More has come than the reader of its pipe holds, which then waits for a reader of its own."""
+    monkeypatch.setattr(decoding, "PIPED", 16)
+    words = ("sh", "-c", "printf '!%0200000d' 0; exec sleep 60")
+
+    async def go() -> None:
+        decoders = Decoders(words, 20.0, SIDE, asyncio.Queue())
+        decoders.idle.put_nowait(None)
+        async with asyncio.timeout(10):
+            with pytest.raises(FilmError, match="its decoder failed"):
+                await decode_film(decoders, b"")
+        assert decoders.idle.get_nowait() is None
+
+    asyncio.run(go())
+
+
 def test_a_decoder_imports_no_torch() -> None:
     program = "import sys; from lucency.deploy import decoding; decoding.load_decoders(); "
     program += "print(*{'torch', 'sklearn', 'starlette'} & set(sys.modules))"
     words = [sys.executable, "-c", program]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_decoders_that_do_not_start_are_one_line(
+    model: Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    app = create_app(model, settings=ServiceSettings(decoders=2))
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with start.bind("127.0.0.1", 0) as listening:
+            refusal = r"a decoder process does not start \(status 1\); expected room for 2 of them"
+            with pytest.raises(ValueError, match=refusal):
+                run_server(app, settings=ServiceSettings(decoders=2), listening=listening, line="")
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("hard", "most"), [(-1, 2**31), (2**30, 2**30)])
+def test_limits_of_a_decoder_are_within_those_that_it_has(
+    hard: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no such limits")
+    found: dict[int, tuple[int, int]] = {}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (hard, hard))
+    monkeypatch.setattr(resource, "setrlimit", found.__setitem__)
+    decoding._limit_memory(2**31)
+    decoding._limit_seconds(2.0**40)
+    assert found.pop(resource.RLIMIT_AS) == (most, most)
+    soft, kept = found.pop(resource.RLIMIT_CPU)
+    assert (soft == hard or hard < 0 < soft, kept) == (True, hard)
+    assert set(found.values()) == {(0, 0)}
+
+
+def test_there_is_a_decoder_for_each_core_up_to_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, decoders in ((3, 3), (128, start.MOST_DECODERS)):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+        assert service_settings().decoders == decoders
 
 
 def test_metrics_are_prometheus_text(client: TestClient) -> None:
@@ -502,13 +599,21 @@ def test_a_port_in_use_is_one_clear_line(folder: Path) -> None:
     assert "expected a free port" in str(done.exception)
 
 
+def test_a_service_that_loads_has_its_port_already() -> None:
+    """Two that load at once would else both load, and one of them fail when it listens."""
+    with start.bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"--port {port}: .*; expected a free port"):
+            start.bind("127.0.0.1", port)
+
+
 def test_the_command_serves_and_stops(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM ends the service after what runs; what is new is refused."""
     ended: dict[str, Any] = {}
     real = load
     monkeypatch.setattr("lucency.pipeline.library.load", lambda place, model: real(
         place, model=model, engine="torch"))  # fmt: skip
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # and so one decoder
     slow = service.predict_named
 
     def slowly(model: Model, films: Any) -> Any:

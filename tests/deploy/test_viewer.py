@@ -1,6 +1,7 @@
 """The viewer's routes: films that filter, pixels as files have them, verdicts that are read."""
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -25,6 +26,7 @@ import lucency as lu
 from dicom_films import dicom_bytes, phantom_grey, stored_for
 from lucency.audit.label_audit import audit_label_errors
 from lucency.cli.app import app
+from lucency.core.locks import LOCK, held_lock
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes
 from lucency.deploy import film_list, start, viewer_films
 from lucency.deploy.film_list import FilmFilter, FilmList, select_films
@@ -34,6 +36,7 @@ from lucency.deploy.service import create_app
 from lucency.deploy.verdicts import Verdict, check_verdict, keep_verdict, read_verdicts
 from lucency.deploy.viewer import FILES, viewer_routes
 from lucency.deploy.viewer_films import RUN_ONLY, AddedFilm, Viewer, add_film, open_viewer
+from lucency.explain.heatmaps import MethodError
 from lucency.pipeline.library import Model
 from lucency.pipeline.similar_films import find_similar, similar_to
 from viewer_run import HOT, copy_run, fitted_views, known_maps
@@ -460,6 +463,19 @@ def test_every_verdict_comes_back(tmp_path: Path):
     assert read_verdicts(tmp_path) == []
 
 
+def test_answers_that_were_edited_are_read_or_named(tmp_path: Path):
+    two = [Verdict("a.png", "Mass", 1, name, "right", "") for name in ("R", "S")]
+    for one in two:
+        keep_verdict(one, tmp_path)
+    file = tmp_path / "answers.csv"
+    kept = file.read_text()
+    file.write_text(kept.replace("R,yes", "R,Yes ").replace("S,yes", "S,"))
+    assert read_verdicts(tmp_path) == two[:1]
+    file.write_text(kept.replace("S,yes", "S,yea"))
+    with pytest.raises(ValueError, match=r"answers.csv, row 3: answer 'yea' is unknown; expected "):
+        read_verdicts(tmp_path)
+
+
 def test_two_viewers_of_a_run_lose_no_verdict(tmp_path: Path):
     def one(reviewer: str, image: str = "a.png") -> Verdict:
         return Verdict(image, "Mass", 1, reviewer, "wrong", "")
@@ -480,10 +496,56 @@ def test_another_review_is_left_as_it_is(tmp_path: Path, where: str):
     assert not (tmp_path / "answers.csv").exists()
 
 
-def test_a_verdict_that_cannot_be_kept_blocks_no_other(page: TestClient, viewer: Viewer):
+def test_what_the_run_lacks_is_no_mistake_of_the_client(
+    viewer: Viewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its texts name places of the machine, and reach neither the client nor the log."""
+    log = list[str]()
+
+    def damaged(*_: object, **__: object) -> None:
+        raise ValueError(f"{tmp_path}: found no table")
+
+    assert viewer.run is not None
+    settings = ServiceSettings(decoders=1, run=viewer.run.out)
+    app = create_app(viewer.model, settings=settings, routes=viewer_routes(viewer), log=log.append)
+    monkeypatch.setattr("lucency.deploy.verdicts.read_verdicts", damaged)
+    monkeypatch.setattr(Model, "explain", damaged)
+    monkeypatch.setattr("lucency.deploy.service.open_collection", damaged)
+    tested, sent = "film/0", {"headers": {"content-type": "image/png"}}
+    content = cv2.imencode(".png", phantom_grey())[1].tobytes()
+    with TestClient(app, base_url=HOME) as page:
+        found = [
+            page.get(f"/viewer/api/{tested}"),
+            page.post("/v1/explain?finding=Effusion", content=content, **sent),
+            page.post("/v1/similar", content=content, **sent),
+            give(page, film=labelled(viewer)),
+        ]
+    answers = [(one.status_code, one.json()["code"], one.json()["detail"]) for one in found]
+    assert answers == [(500, "internal", "The service failed")] * 4
+    lines = [line for line in log if line.startswith("ValueError in test_viewer.py, line ")]
+    assert (len(lines), str(tmp_path) in "".join(log)) == (4, False)
+
+
+def labelled(viewer: Viewer) -> str:
+    """Return the key of a film with a label of effusion."""
     assert viewer.films is not None
     label = viewer.films.manifest.label[:, viewer.films.manifest.findings.index("Effusion")]
-    row = str(np.flatnonzero(~np.isnan(label))[0])
+    return str(np.flatnonzero(~np.isnan(label))[0])
+
+
+def test_a_folder_of_verdicts_that_another_program_writes_is_busy(
+    page: TestClient, viewer: Viewer, run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lucency.deploy.verdicts.LOCK_SECONDS", 0.0)
+    (run / "verdicts").mkdir(exist_ok=True)
+    with held_lock(run / "verdicts" / LOCK, wait=10.0):
+        answer = give(page, film=labelled(viewer))
+    assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+    assert str(run) not in answer.text
+
+
+def test_a_verdict_that_cannot_be_kept_blocks_no_other(page: TestClient, viewer: Viewer):
+    row = labelled(viewer)
     assert give(page, film=row, reviewer="E", note="\ud800").status_code == 400
     assert give(page, film=row, reviewer="E", verdict="unsure").status_code == 200
     assert "E" in {one["reviewer"] for one in got(page, f"film/{row}")["verdicts"]}
@@ -536,6 +598,40 @@ def test_named_films_are_read_when_they_are_shown(model: Model, tmp_path: Path):
         open_viewer(model, run=None, films=[tmp_path / "none.png"])
 
 
+def test_a_film_whose_name_is_no_utf_8_is_listed_and_shown(model: Model, tmp_path: Path):
+    for name, content in (
+        (b"\xff.png", cv2.imencode(".png", DEEP)[1].tobytes()),
+        (b"a\xfe.png", b""),
+    ):
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(content)
+    with TestClient(served(open_viewer(model, run=None, films=[tmp_path])), base_url=HOME) as page:
+        added = {film["image"]: film["key"] for film in got(page, "model")["added"]}
+        keys = [added.pop(name) for name in ("\udcff.png", "a\udcfe.png")]
+        shown, lost = (page.get(f"/viewer/api/film/{key}/pixels") for key in keys)
+        assert (shown.status_code, added) == (200, {})
+        assert (lost.status_code, lost.json()["code"]) == (422, "film-empty")
+
+
+def test_many_named_films_are_added_at_once(model: Model, deep_file: Path):
+    viewer, start = open_viewer(model, run=None), time.perf_counter()
+    for _ in range(20_000):
+        add_film(viewer, AddedFilm("film", deep_file, b""))
+    assert time.perf_counter() - start < 2
+    assert (len(viewer.added), next(reversed(viewer.added))) == (20_000, "a20000")
+
+
+def test_a_network_without_maps_has_its_reason(
+    page: TestClient, model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise MethodError("it has no maps of features")
+
+    monkeypatch.setattr(Model, "explain", refuse)
+    answer = page.get("/viewer/api/film/a1/heatmap?finding=Infiltration")
+    expected = f"no heat map of {model.explained}: it has no maps of features"
+    assert (answer.status_code, answer.json()["detail"]) == (400, expected)
+
+
 def test_dropped_films_are_limited_in_number_and_bytes(
     model: Model, deep_file: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -566,6 +662,17 @@ def test_a_dropped_film_is_decoded_apart_and_only_where_there_is_room(
         refused = page.post("/viewer/api/films", content=content)
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")
         assert page.get(f"/viewer/api/film/{key}/pixels").json()["code"] == "busy"
+
+
+def test_bytes_of_films_that_are_shown_are_limited(model: Model, deep_file: Path):
+    viewer, content = open_viewer(model, run=None, films=[deep_file]), deep_file.read_bytes()
+    assert len(content) < DEEP.nbytes
+    for limit in (len(content) - 1, DEEP.nbytes - 1):  # of the file, of the pixels
+        with TestClient(served(viewer, shown_bytes=limit), base_url=HOME) as page:
+            for _ in range(2):  # what was refused is given back
+                answer = page.get("/viewer/api/film/a1/pixels")
+                assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+            assert page.get("/viewer/api/film/a1/thumbnail").is_error == (limit < len(content))
 
 
 def test_a_dropped_film_of_twelve_bits_is_predicted_as_on_disk(
@@ -618,7 +725,6 @@ def test_the_browser_s_command_line_does_not_hold_the_token(monkeypatch: pytest.
     monkeypatch.setattr("webbrowser.open", opened.append)
     settings = ServiceSettings(token="a-token-of-the-tests")
     with bind("127.0.0.1", 0) as listening:
-        listening.listen()
         port = listening.getsockname()[1]
         start._open_browser(replace(settings, port=port))
     page = Path(opened[0].removeprefix("file://"))

@@ -10,6 +10,7 @@ from test_predict import classifier
 
 from lucency.config.sections import Head
 from lucency.explain.class_activation import CamHead, class_activation_maps
+from lucency.explain.heatmaps import MethodError
 from lucency.explain.methods.cam import cam_head
 from lucency.explain.methods.registry import explain
 from lucency.models.classifier import Classifier
@@ -107,5 +108,5 @@ def test_the_head_of_another_network_is_refused(resnet: Exported) -> None:
     ],
 )
 def test_heads_that_are_not_pooling_and_a_linear_layer_have_none(name: str, head: Head) -> None:
-    with pytest.raises(ValueError, match="cam is not defined for it; use grad-cam or hires-cam"):
+    with pytest.raises(MethodError, match="cam is not defined for it; use grad-cam or hires-cam"):
         head_of(build(name, findings=2, head=head).eval())

@@ -15,7 +15,7 @@ from test_predict import classifier
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucency.explain.heatmaps import even_centres
+from lucency.explain.heatmaps import MethodError, even_centres
 from lucency.explain.methods import attribution
 from lucency.explain.methods.attribution import integrated_gradients
 from lucency.explain.methods.cam import cam
@@ -282,13 +282,13 @@ def test_transformers_are_cut_where_patches_still_count(name: str, size: int) ->
 
 def test_networks_that_cannot_be_cut_are_refused() -> None:
     films = noise(1, 224)
-    with pytest.raises(ValueError, match="more than a norm follows its last block"):
+    with pytest.raises(MethodError, match="more than a norm follows its last block"):
         split(timm_network("cait_xxs24_224", depth=1), films)
-    with pytest.raises(ValueError, match="its features have the shape"):
+    with pytest.raises(MethodError, match="its features have the shape"):
         split(timm_network("mixer_s32_224"), films)
     with pytest.raises(ValueError, match="lacks forward_features"):
         split(nn.Linear(2, 2), films)
-    with pytest.raises(ValueError, match="no attention between all patches"):
+    with pytest.raises(MethodError, match="no attention between all patches"):
         HEATMAPS[ROLLOUT](timm_network("test_resnet"), films)
     for name in ("test_convnext", "test_vit"):  # a norm after the pooling; a class token
         with pytest.raises(ValueError, match="cam is not defined"):

@@ -26,8 +26,9 @@ def main() -> None:
             signal.signal(one, signal.SIG_DFL)
     with stopped_in_one_line():
         from lucency.cli.app import main as do
-        from lucency.core.parallel import world_size
+        from lucency.core.parallel import shut_out_working_folder, world_size
 
+        shut_out_working_folder()
         if world_size() > 1:  # who waits for another process would not note it
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         do()

@@ -58,6 +58,15 @@ def share_cores() -> None:
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
+def shut_out_working_folder() -> None:
+    """Let Python processes that this one starts find no modules in the working folder.
+
+    They look there first, also for modules of Python's own, and a folder of films that came from
+    elsewhere may hold any. Workers get the paths of this process as soon as they run.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use: OMP_NUM_THREADS, where the environment states it.
 

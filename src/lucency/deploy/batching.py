@@ -52,24 +52,24 @@ class Batches:
 
 @dataclass
 class Admission:
-    """How many films of all requests are not answered yet, of at most `most`."""
+    """How many films, or bytes, of all requests are not done with yet, of at most `most`."""
 
     most: int
     waiting: int = 0
     stopping: bool = False
 
     @contextmanager
-    def admitted(self, films: int) -> Iterator[None]:
-        """Count films in while they are worked on; Problem where there are too many already."""
+    def admitted(self, number: int) -> Iterator[None]:
+        """Count some in while they are worked on; Problem where there are too many already."""
         if self.stopping:
             raise Problem("stopping")
-        if self.waiting + films > self.most:
+        if self.waiting + number > self.most:
             raise Problem("busy")
-        self.waiting += films
+        self.waiting += number
         try:
             yield
         finally:
-            self.waiting -= films
+            self.waiting -= number
 
 
 async def predict_film(batches: Batches, film: NamedFilm) -> Predictions:

@@ -16,7 +16,7 @@ import os
 import signal
 import struct
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
@@ -76,14 +76,32 @@ class Decoders(NamedTuple):
 async def start_decoders(
     preparation: Preparation, *, count: int, memory: int, seconds: float
 ) -> Decoders:
-    """Start `count` decoders, each with `memory` bytes of addresses and `seconds` a film."""
+    """Start `count` decoders, each with `memory` bytes of addresses and `seconds` a film.
+
+    A lower limit that this process has is theirs too. Raises ValueError where they do not start.
+    """
     limits = json.dumps({"memory": memory, "seconds": seconds})
     command = (
-        sys.executable, "-m", "lucency.deploy.decoding", preparation.model_dump_json(), limits
+        sys.executable, "-P", "-m", "lucency.deploy.decoding",  # -P: not from the working folder
+        preparation.model_dump_json(), limits,
     )  # fmt: skip
     decoders = Decoders(command, seconds, preparation.size, asyncio.Queue())
-    for process in await asyncio.gather(*(_started(decoders) for _ in range(count))):
-        decoders.idle.put_nowait(process)
+    several = (_started(decoders) for _ in range(count))
+    lost: list[BaseException] = []
+    for one in await asyncio.gather(*several, return_exceptions=True):
+        if isinstance(one, BaseException):
+            lost.append(one)
+        else:
+            decoders.idle.put_nowait(one)
+    if lost:
+        await stop_decoders(decoders)
+        try:
+            raise lost[0]
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"{error}; expected room for {count} of them: memory, addresses (ulimit -v), "
+                "processes (ulimit -u) and files (ulimit -n)"
+            ) from error
     return decoders
 
 
@@ -148,9 +166,13 @@ async def _decoded(
 
 async def _started(decoders: Decoders) -> Process:
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    words = decoders.command
     process = await asyncio.create_subprocess_exec(
-        *words, stdin=PIPE, stdout=PIPE, limit=PIPED, env={**os.environ, **alone}
+        *decoders.command,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=None if os.environ.get("LUCENCY_TRACEBACK") else DEVNULL,
+        limit=PIPED,
+        env={**os.environ, **alone},
     )
     assert process.stdout is not None, "it is a pipe"
     try:
@@ -158,7 +180,8 @@ async def _started(decoders: Decoders) -> Process:
             await process.stdout.readexactly(len(READY))
     except (TimeoutError, asyncio.IncompleteReadError):
         await _ended(process)
-        raise RuntimeError("a decoder process does not start") from None
+        status = process.returncode
+        raise RuntimeError(f"a decoder process does not start (status {status})") from None
     return process
 
 
@@ -193,9 +216,17 @@ def _bytes_of(about: dict[str, Any]) -> int:
 
 
 async def _ended(process: Process) -> None:
+    """End a decoder; what it had begun to answer is read, since `wait` waits for its pipe's end.
+
+    One whose pipe has ended is given time to end by itself: `kill` would take away its status.
+    """
+    assert process.stdout is not None, "it is a pipe"
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GRACE_SECONDS if process.stdout.at_eof() else 0):
+            await process.wait()
     with suppress(ProcessLookupError):
         process.kill()
-    await process.wait()
+    await process.communicate()
 
 
 def main() -> None:
@@ -298,9 +329,10 @@ def _limit_memory(size: int) -> None:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = {resource.RLIMIT_AS: size, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0}
+    for kind, wanted in limits.items():
+        most = _allowed(wanted, resource.getrlimit(kind)[1])
+        resource.setrlimit(kind, (most, most))
 
 
 def _limit_seconds(seconds: float) -> None:
@@ -310,8 +342,15 @@ def _limit_seconds(seconds: float) -> None:
     except ImportError:  # Windows
         return
     used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    limit = math.ceil(used + seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (_allowed(math.ceil(used + seconds), hard), hard))
+
+
+def _allowed(wanted: int, hard: int) -> int:
+    """Return a limit that is not above the hard one, which this process may not raise."""
+    import resource
+
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def _matters(file: Path) -> bool:
 def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:
     """Return what `GET /v1/model` answers."""
     card, watch = model.predictor.home.folder / CARD, model.predictor.watch
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     return {
         "model": about._asdict(),
         "findings": list(model.findings),
@@ -71,7 +72,7 @@ def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:
         "sets": sets_as_plain(model.sets) if model.sets else None,
         "preparation": model.preparation.model_dump(mode="json"),
         **({"unfamiliarity": described_distance(watch.distance)} if watch else {}),
-        "card": card.read_text(encoding="utf-8") if card.is_file() else None,
+        "card": text,
         "notice": NOTICE,
     }
 

@@ -70,6 +70,7 @@ class ServiceSettings:
     answer_seconds: float = 30.0  # in which a client reads on; see `listening.LEAST_READ`
     films: int = 64  # of one request
     waiting: int = 256  # films of all requests that are not answered yet
+    shown_bytes: int = 512 * 2**20  # of files that the viewer decodes, and of pixels not read yet
     batch: int = 32
     batch_seconds: float = 0.004
     decoders: int = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import socket
 import sys
@@ -27,16 +28,21 @@ FRESH_SECONDS = 0.1  # in which the first request of a connection is awaited, wh
 QUEUE = 1024  # connections that the system holds until they are accepted
 FILES = 64  # that the service opens beside connections and decoders
 DECODER_FILES = 8  # of each decoder, while it is started anew too
+SILENT = logging.Logger("lucency.deploy.listening", logging.CRITICAL)
 LEAST_READ = 2**16  # bytes of an answer that a client reads in `answer_seconds`, or the rest
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 is a free one. Raises ValueError for one in use."""
+    """Return a socket that listens; port 0 is a free one. Raises ValueError for one in use.
+
+    It listens at once, though the service answers later: two that are bound alone can share a port.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(QUEUE)
     except (OSError, OverflowError) as error:
         listening.close()
         why = (isinstance(error, OSError) and error.strerror) or error
@@ -77,7 +83,7 @@ def run_server(
 ) -> None:
     """Serve until SIGTERM or SIGINT: what runs is finished, what is new refused.
 
-    `line` is written when the service is ready.
+    `line` is written when the service is ready. Raises ValueError where it cannot start.
     """
     for one in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped
         signal.signal(one, _stopped)
@@ -103,7 +109,7 @@ def server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
         most = room_for_connections(settings)
 
     return uvicorn.Config(
-        app,
+        _keeping_failure(app),
         http=Limited,
         ws="none",
         lifespan="on",
@@ -118,14 +124,36 @@ def server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
     )
 
 
+def _keeping_failure(app: ASGIApp) -> ASGIApp:
+    """Return an application that keeps, in the state of its server, why it does not start."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except BaseException as error:
+            if scope["type"] == "lifespan":
+                scope["state"]["failure"] = error
+            raise
+
+    return handle
+
+
 class StoppableServer(uvicorn.Server):
     """A server that writes a line when it is ready, and whose service learns when it is to stop."""
 
     line = ""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and write the line."""
-        await super().startup(sockets)
+        """Start as uvicorn does, and write the line; raises what keeps the service from starting.
+
+        Uvicorn would log it as a traceback, and end the program.
+        """
+        loud, self.lifespan.logger = self.lifespan.logger, SILENT
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise self.lifespan.state["failure"] from None
+        self.lifespan.logger = loud
         for one in sockets or ():
             one.listen(QUEUE)  # uvicorn has one number for this and for ACCEPTED_AT_ONCE
         if self.line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,14 @@ class Problem(HTTPException):
         self.code = code
 
 
+class AsciiJSONResponse(JSONResponse):
+    """JSON that can hold names of files that are no UTF-8, in escapes."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the text as it is sent; ValueError for NaN."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 def problem_document(code: str, detail: str, **more: object) -> dict[str, Any]:
     """Return the problem document of a code, with further members."""
     status, title = PROBLEMS[code]
@@ -70,6 +79,6 @@ def problem_response(problem: Problem, **more: object) -> JSONResponse:
     if problem.status_code == 401:
         headers["www-authenticate"] = 'Bearer realm="lucency"'
     document = problem_document(problem.code, problem.detail, **more)
-    return JSONResponse(
+    return AsciiJSONResponse(
         document, status_code=problem.status_code, headers=headers, media_type=PROBLEM_TYPE
     )

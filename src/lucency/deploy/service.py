@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +60,9 @@ from lucency.deploy.received import (
     received_films,
     whole_number,
 )
+from lucency.explain.heatmaps import MethodError
+from lucency.pipeline.film_inference import network_folder
+from lucency.pipeline.run import open_run_folder, require_finished
 from lucency.pipeline.similar_films import (
     PATIENTS,
     Collection,
@@ -89,6 +92,7 @@ class Service:
     decoders: Decoders
     batches: Batches
     admission: Admission
+    shown: Admission  # bytes that the viewer holds
     meters: Meters
     collection: list[Collection]  # none until it is needed
 
@@ -177,6 +181,7 @@ async def _running(
         decoders=decoders,
         batches=batches,
         admission=admission,
+        shown=Admission(settings.shown_bytes),
         meters=meters,
         collection=[],
     )
@@ -269,7 +274,7 @@ async def explain(service: Service, request: Request) -> Response:
         work = partial(service.model.explain, shown, **about)
         try:
             explanation = await run_alone(service.batches, work)
-        except ValueError as error:
+        except MethodError as error:
             raise Problem("parameter-invalid", str(error)) from error
     if form == "png":
         picture = await asyncio.to_thread(overlay_png, explanation)
@@ -317,12 +322,22 @@ def _collection(service: Service) -> Collection:
         place, model = service.settings.run, service.model
         if place is None:
             raise Problem("no-index", "start the service with the folder of a run")
-        try:
-            name = model.name if model.kind == "network" else ""
-            service.collection.append(open_collection(place, network=name))
-        except ValueError as error:
-            raise Problem("no-index") from error
+        name = model.name if model.kind == "network" else ""
+        _check_searchable(place, network=name)
+        service.collection.append(open_collection(place, network=name))
     return service.collection[0]
+
+
+def _check_searchable(folder: Path, *, network: str) -> None:
+    """Raise Problem for a run that holds no films to search among, as `open_collection` has it."""
+    try:
+        run = open_run_folder(folder)
+        network_folder(folder, network)
+        require_finished(run)
+    except ValueError as error:
+        raise Problem("no-index") from error
+    if run.protocol.balance.before_split:
+        raise Problem("no-index", "copies stand among the run's test films")
 
 
 async def _films(service: Service, request: Request, *, most: int) -> list[ReceivedFilm]:

@@ -21,11 +21,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import UInt8
 from starlette.routing import BaseRoute
 
+from lucency.core.parallel import usable_cores
 from lucency.deploy.film_answers import NOTICE
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.listening import bind, run_server
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from lucency.pipeline.library import Model
 
 SHORTEST_TOKEN = 16
+MOST_DECODERS = 16  # each holds 120 MB of memory before its first film
 READY_SECONDS = 60.0  # until a browser is opened
 LEADING = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={address}">
@@ -71,7 +74,7 @@ def service_settings(
         port=port,
         names=tuple(name.lower() for name in names),
         token="" if no_token else token,
-        decoders=os.cpu_count() or 1,
+        decoders=min(usable_cores(), MOST_DECODERS),
     )
 
 
@@ -135,7 +138,7 @@ def service_address(settings: ServiceSettings) -> str:
     """Return the address that a person opens, with the token."""
     host = settings.names[0] if settings.names else settings.host
     shown = f"[{host}]" if ":" in host else host
-    query = f"?token={settings.token}" if settings.token else ""
+    query = f"?token={quote(settings.token, safe='')}" if settings.token else ""
     return f"http://{shown}:{settings.port}/{query}"
 
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lucency.audit.review import ANSWERS, NO, SAMPLE, TEXT, UNSURE, YES, film_id
-from lucency.core.files import write_table
+from lucency.audit.review import ANSWERS, NO, SAMPLE, TEXT, UNSURE, WORDS, YES, film_id
+from lucency.core.files import BusyError, write_table
 from lucency.core.locks import LOCK, held_lock
-from lucency.core.manifest import read_table
+from lucency.core.manifest import nearest, read_table
 
 SAMPLE_FILE, ANSWERS_FILE = "sample.csv", "answers.csv"
 VERDICTS = ("right", "wrong", "unsure")
@@ -64,16 +64,24 @@ def check_verdict(verdict: Verdict) -> Verdict:
 def read_verdicts(folder: Path) -> list[Verdict]:
     """Return the verdicts that were kept in a folder; none where it is not there.
 
-    Raises ValueError for a folder that holds another review.
+    Answers may be in capitals; rows without one, as an edited table may have, are left out. Raises
+    ValueError for a folder that holds another review, and for an unknown answer.
     """
     _refuse_other_review(folder)
     if not (folder / ANSWERS_FILE).is_file():
         return []
     answers = read_table(folder / ANSWERS_FILE, text=COLUMNS, columns=COLUMNS)
     found = []
-    for row in answers.to_dict("records"):
+    for number, row in enumerate(answers.to_dict("records"), start=2):  # after the names
         finding, label = _labels_of(row["sheet"], folder)
-        verdict = _ANSWERED[label, row["answer"]]
+        if not (answer := row["answer"].strip().lower()):
+            continue
+        if answer not in WORDS:
+            raise ValueError(
+                f"{folder / ANSWERS_FILE}, row {number}: answer {answer!r} is unknown; expected "
+                f"{', '.join(WORDS)}{nearest(answer, WORDS)}"
+            )
+        verdict = _ANSWERED[label, answer]
         found.append(Verdict(row["image"], finding, label, row["reviewer"], verdict, row["note"]))
     return found
 
@@ -81,7 +89,8 @@ def read_verdicts(folder: Path) -> list[Verdict]:
 def keep_verdict(verdict: Verdict, folder: Path) -> None:
     """Add a checked verdict to those in a folder, in place of the reviewer's last on that label.
 
-    Raises ValueError for a folder that holds another review, or that another program keeps busy.
+    Raises ValueError for a folder that holds another review, BusyError for one that another program
+    writes.
     """
     from filelock import Timeout
 
@@ -93,7 +102,7 @@ def keep_verdict(verdict: Verdict, folder: Path) -> None:
             new = [] if verdict.verdict == WITHDRAWN else [verdict]
             _write([*kept.values(), *new], folder)
     except Timeout:
-        raise ValueError(f"{folder} is being written by another program: try again") from None
+        raise BusyError(f"{folder} is being written by another program: try again") from None
 
 
 def _key(verdict: Verdict) -> tuple[str, str, str]:

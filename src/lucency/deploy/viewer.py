@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib import resources
@@ -23,13 +23,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
+from lucency.core.files import BusyError
 from lucency.core.predictions import Predictions
 from lucency.deploy import film_list, verdicts
+from lucency.deploy.batching import Admission
 from lucency.deploy.film_list import FilmList
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.native_film import thumbnail
-from lucency.deploy.problems import Problem
+from lucency.deploy.problems import AsciiJSONResponse, Problem
 from lucency.deploy.service import Service
 from lucency.deploy.start import Pages, run_of
 from lucency.deploy.verdicts import Verdict
@@ -63,6 +66,7 @@ FILES = {  # of the page, by name: nothing else is sent
     "icon.svg": "image/svg+xml",
 }
 MOST_ROWS = 500  # of the list in one answer
+PIECE = 2**18  # bytes of pixels that are sent at once
 NOT_KEPT = {"Cache-Control": "no-store"}
 Answer = Response | dict[str, Any]
 
@@ -141,7 +145,8 @@ def _films(viewer: Viewer, request: Request) -> Answer:
     """Return some rows of the filtered list, from `offset` on, and how many there are in all."""
     films = run_films(viewer)
     words = request.query_params
-    chosen = film_list.read_filter(words, films)
+    with _naming_parameter():
+        chosen = film_list.read_filter(words, films)
     offset, limit = (_whole(words.get(name, ""), name) for name in ("offset", "limit"))
     rows = film_list.select_films(films, chosen)
     value = film_list.highest(films, chosen.finding)
@@ -183,7 +188,7 @@ def _calibration(viewer: Viewer, request: Request) -> Answer:
     """Return the reliability tables of a part: shares of positives by bin, with 95 % intervals."""
     films, part = run_films(viewer), request.query_params.get("part", "test")
     if part not in ("test", "val"):
-        raise ValueError(f"part: found {part!r}, expected test or val")
+        raise Problem("parameter-invalid", f"part: found {part!r}, expected test or val")
     return {"part": part, "bins": _bins(films, part)}
 
 
@@ -214,7 +219,7 @@ async def _heatmap(viewer: Viewer, request: Request) -> Answer:
     key, finding = request.path_params["key"], request.query_params.get("finding", "")
     if finding not in viewer.model.findings:
         known = ", ".join(viewer.model.findings)
-        raise ValueError(f"finding: found {finding!r}, expected one of {known}")
+        raise Problem("parameter-invalid", f"finding: found {finding!r}, expected one of {known}")
     return await explained_film(viewer, _service(request), key, finding)
 
 
@@ -242,7 +247,7 @@ async def _pixels(viewer: Viewer, request: Request) -> Answer:
     }
     named = {f"X-Film-{name}": f"{value:.12g}" for name, value in head.items()}
     raw = grey.astype(grey.dtype.newbyteorder("<"), copy=False).tobytes()
-    return Response(raw, media_type="application/octet-stream", headers=named | NOT_KEPT)
+    return Pixels(raw, headers=named | NOT_KEPT, held=_service(request).shown)
 
 
 async def _thumbnail(viewer: Viewer, request: Request) -> Answer:
@@ -264,13 +269,19 @@ async def _take_film(viewer: Viewer, request: Request) -> Answer:
 
 async def _take_verdict(viewer: Viewer, request: Request) -> Answer:
     """Take a reviewer's verdict on a label, or its withdrawal, and write it to the run."""
-    verdict = _read_verdict(viewer, await request.body())
+    body = await request.body()
+    with _naming_parameter():
+        verdict = _read_verdict(viewer, body)
     assert viewer.run is not None, "films are of a run"
-    await run_in_threadpool(verdicts.keep_verdict, verdict, viewer.run.out / VERDICTS)
+    try:
+        await run_in_threadpool(verdicts.keep_verdict, verdict, viewer.run.out / VERDICTS)
+    except BusyError as error:
+        raise Problem("busy", "another program is writing verdicts: try again") from error
     return verdict._asdict()
 
 
 def _read_verdict(viewer: Viewer, body: bytes) -> Verdict:
+    """Return the verdict that a body states; ValueError, or Problem, for what is none."""
     films = run_films(viewer)
     try:
         given = json.loads(body)
@@ -290,6 +301,29 @@ def _read_verdict(viewer: Viewer, body: bytes) -> Verdict:
     return verdicts.check_verdict(Verdict(image, given["finding"], int(label), *about))
 
 
+class Pixels(Response):
+    """Pixels that are sent as the client reads them, and held until it has; Problem for too many.
+
+    A server takes the whole of an answer at once, and would keep that of each slow client.
+    """
+
+    media_type = "application/octet-stream"
+
+    def __init__(self, raw: bytes, *, headers: Mapping[str, str], held: Admission) -> None:
+        super().__init__(raw, headers=headers)
+        self.held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the pixels piece by piece; the empty one waits for the last that has any."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        size = len(self.body)
+        with self.held.admitted(size):
+            await send(start)
+            for at in range(0, size + PIECE, PIECE):
+                piece, more = bytes(self.body[at : at + PIECE]), at < size
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
 # --- answers ---------------------------------------------------------------------------------
 
 
@@ -299,7 +333,8 @@ def _service(request: Request) -> Service:
 
 def _whole(text: str, name: str) -> int:
     if text and not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(f"{name}: found {text[:40]!r}, expected a whole number")
+        found = f"{name}: found {text[:40]!r}, expected a whole number"
+        raise Problem("parameter-invalid", found)
     return int(text or 0)
 
 
@@ -323,8 +358,7 @@ def _reading(do: Callable[[Request], Answer]) -> Callable[[Request], Response]:
     """Return an endpoint that runs in a thread of its own."""
 
     def answered(request: Request) -> Response:
-        with _problems():
-            return _sent(do(request))
+        return _sent(do(request))
 
     return answered
 
@@ -333,15 +367,14 @@ def _making(do: Callable[[Request], Awaitable[Answer]]) -> Callable[[Request], A
     """Return an endpoint that waits for decoders and the network."""
 
     async def answered(request: Request) -> Response:
-        with _problems():
-            return _sent(await do(request))
+        return _sent(await do(request))
 
     return answered
 
 
 @contextmanager
-def _problems() -> Iterator[None]:
-    """Let a ValueError be the problem of a parameter."""
+def _naming_parameter() -> Iterator[None]:
+    """Let a ValueError, while what the client has sent is read, be the problem of a parameter."""
     try:
         yield
     except ValueError as error:
@@ -351,8 +384,7 @@ def _problems() -> Iterator[None]:
 def _sent(answer: Answer) -> Response:
     if isinstance(answer, Response):
         return answer
-    text = json.dumps(_plain(answer), ensure_ascii=False, allow_nan=False)
-    return Response(text, media_type="application/json", headers=NOT_KEPT)
+    return AsciiJSONResponse(_plain(answer), headers=NOT_KEPT)
 
 
 def _plain(value: Any) -> Any:

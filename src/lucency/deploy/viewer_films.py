@@ -35,7 +35,7 @@ from lucency.deploy.film_list import FilmList
 from lucency.deploy.native_film import NativeFilm
 from lucency.deploy.problems import Problem
 from lucency.deploy.service import Service, prepared_films, resembling
-from lucency.explain.heatmaps import Heatmaps, load_heatmaps
+from lucency.explain.heatmaps import Heatmaps, MethodError, load_heatmaps
 from lucency.pipeline.library import Model
 from lucency.pipeline.run import Run, command_of, open_run_folder
 from lucency.pipeline.similar_films import entry_of
@@ -110,13 +110,18 @@ def _open_run(model: Model, folder: Path) -> Viewer:
 
 def add_film(viewer: Viewer, film: AddedFilm) -> str:
     """Add a film and return its key; the oldest that were dropped go where there are too many."""
-    number = 1 + max((int(key[1:]) for key in viewer.added), default=0)
-    viewer.added[f"a{number}"] = film
+    last = next(reversed(viewer.added), "a0")
+    viewer.added[key := f"a{int(last[1:]) + 1}"] = film
+    if film.path is None:
+        _drop_oldest(viewer)
+    return key
+
+
+def _drop_oldest(viewer: Viewer) -> None:
     dropped = [key for key, one in viewer.added.items() if one.path is None]
     held = sum(len(viewer.added[key].content) for key in dropped)
     while len(dropped) > MOST_DROPPED or (held > MOST_BYTES and len(dropped) > 1):
         held -= len(viewer.added.pop(dropped.pop(0)).content)
-    return f"a{number}"
 
 
 def short_film(viewer: Viewer, key: str) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def short_film(viewer: Viewer, key: str) -> dict[str, Any]:
 
 
 def film_row(viewer: Viewer, key: str) -> tuple[FilmList, int]:
-    """Return the run's films and the row of one; ValueError for a key that is of none."""
+    """Return the run's films and the row of one; Problem for a key that is of none."""
     films = viewer.films
     if (
         films is None
@@ -148,7 +153,8 @@ def film_row(viewer: Viewer, key: str) -> tuple[FilmList, int]:
         or len(key) > 9
         or int(key) >= len(films)
     ):
-        raise ValueError(f"film: found {key[:40]!r}, expected the key of a film of the list")
+        expected = "expected the key of a film of the list"
+        raise Problem("parameter-invalid", f"film: found {key[:40]!r}, {expected}")
     return films, int(key)
 
 
@@ -225,7 +231,7 @@ async def _decoded(
 ) -> Made:
     """Return what a decoder makes of a film; Problem, with its name, where it fails."""
     try:
-        with service.admission.admitted(1):
+        with service.admission.admitted(1), service.shown.admitted(len(content)):
             return await decode(service.decoders, content)
     except FilmError as error:
         raise Problem(error.code, f"{name}: {error}") from error
@@ -306,8 +312,8 @@ def _map_of(viewer: Viewer, key: str, film: Prepared, finding: str) -> tuple[Hea
                 return maps, int(found[0])
     try:
         return viewer.model.explain(film, findings=[finding]).maps, 0
-    except ValueError as error:
-        raise ValueError(f"no heat map of {network}: {error}") from error
+    except MethodError as error:
+        raise Problem("parameter-invalid", f"no heat map of {network}: {error}") from error
 
 
 @lru_cache(maxsize=2)

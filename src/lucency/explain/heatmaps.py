@@ -24,6 +24,10 @@ FRAME = 1024  # pixels of a side of the published films, in which boxes were dra
 Corners = Float64[np.ndarray, "_ 4"]  # left, top, right, bottom
 
 
+class MethodError(ValueError):
+    """A method that is not defined for a network, and which to use in its place."""
+
+
 class Centres(NamedTuple):
     """The centres of the rows and the columns of a grid, in shares of the film."""
 

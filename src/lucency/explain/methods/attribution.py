@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lucency.explain.heatmaps import MethodError
 from lucency.explain.methods.network_split import (
     blank,
     chosen,
@@ -101,7 +102,7 @@ def attention_rollout(
     """
     patches, layers = patch_grid(network, pixels), _attentions(network)
     if patches is None or not layers:
-        raise ValueError(
+        raise MethodError(
             f"{type(network).__name__} has no attention between all patches: expected a vision "
             "transformer of timm; use grad-cam"
         )

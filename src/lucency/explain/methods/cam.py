@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lucency.explain.class_activation import CamHead
-from lucency.explain.heatmaps import even_centres
+from lucency.explain.heatmaps import MethodError, even_centres
 from lucency.explain.methods.network_split import (
     body_of,
     chosen,
@@ -94,7 +94,7 @@ def _linear_after_pooling(network: nn.Module, pixels: Tensor) -> tuple[Tensor, T
         above, below = maps.amin((2, 3)) - slack, maps.amax((2, 3)) + slack
         if pooled.shape == above.shape and ((above <= pooled) & (pooled <= below)).all():
             return maps, last.weight
-    raise ValueError(
+    raise MethodError(
         f"the head of {type(network).__name__} is not pooling and one linear layer: cam is not "
         "defined for it; use grad-cam or hires-cam"
     )

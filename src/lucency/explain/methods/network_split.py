@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lucency.explain.heatmaps import Centres
+from lucency.explain.heatmaps import Centres, MethodError
 from lucency.models.heads import Body, channels_first
 
 AGREEMENT = 1e-4
@@ -180,8 +180,8 @@ def _split_tokens(network: nn.Module, block: nn.Module, pixels: Tensor) -> Split
     return SplitNetwork(feature=feature, head=head, grid=grid, is_last=False)
 
 
-def _not_cut(network: nn.Module, reason: str) -> ValueError:
-    return ValueError(
+def _not_cut(network: nn.Module, reason: str) -> MethodError:
+    return MethodError(
         f"{type(network).__name__} has no maps of features to explain ({reason}): use "
         "integrated-gradients or smooth-grad"
     )
