@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import time
 import zipfile
 from pathlib import Path
 
@@ -104,13 +103,12 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, what: str):
     assert "\n" not in str(refusal.value)
 
 
-def test_many_columns_and_many_blanks_take_no_time(tmp_path: Path):
-    started = time.process_time()
-    names = [f"c{number}" for number in range(20_000)]
+def test_many_columns_and_many_blanks_are_read_in_one_pass(tmp_path: Path):
+    """Where each is compared with all others, this takes minutes."""
+    names = [f"c{number}" for number in range(50_000)]
     table = read(tmp_path, f"{','.join(names)}\n{','.join(names)}\n".encode())
-    assert len(table.columns) == 20_000
-    assert clean_text(f"\u200b a{' ' * 50_000}b\xa0") == f"a{' ' * 50_000}b"
-    assert time.process_time() - started < 2
+    assert len(table.columns) == 50_000
+    assert clean_text(f"\u200b a{' ' * 300_000}b\xa0") == f"a{' ' * 300_000}b"
 
 
 def test_lines_are_counted_in_the_file(tmp_path: Path):

@@ -613,11 +613,11 @@ def test_a_film_whose_name_is_no_utf_8_is_listed_and_shown(model: Model, tmp_pat
 
 
 def test_many_named_films_are_added_at_once(model: Model, deep_file: Path):
-    viewer, start = open_viewer(model, run=None), time.perf_counter()
-    for _ in range(20_000):
+    """Where each passes over all before it, this takes a quarter of an hour."""
+    viewer = open_viewer(model, run=None)
+    for _ in range(100_000):
         add_film(viewer, AddedFilm("film", deep_file, b""))
-    assert time.perf_counter() - start < 2
-    assert (len(viewer.added), next(reversed(viewer.added))) == (20_000, "a20000")
+    assert (len(viewer.added), next(reversed(viewer.added))) == (100_000, "a100000")
 
 
 def test_a_network_without_maps_has_its_reason(
