@@ -5,6 +5,7 @@ Every command's files go through here. On a full disk the error names the file a
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import errno
 import gzip
@@ -25,6 +26,7 @@ from jaxtyping import Shaped
 
 from lucency.core.progress import say
 
+BYTES = "surrogateescape"  # how file names, and tables of them, hold what is no UTF-8
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
@@ -40,7 +42,7 @@ def write_whole(file: Path, content: str | bytes | memoryview) -> None:
     device is written to as it is. Raises ValueError where the disk or the quota is full, and
     OSError with the file's name otherwise.
     """
-    encoded = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    encoded = content.encode(errors=BYTES) if isinstance(content, str) else content
     with whole_file(file, needed=len(encoded)) as stream:
         stream.write(encoded)
 
@@ -260,8 +262,12 @@ def write_table(table: pd.DataFrame, file: Path, **choices: Any) -> None:
 
     `choices` are those of `to_csv`.
     """
+    choices = {"lineterminator": "\n", **choices}
     text = table.to_csv(index=False, **choices)
-    write_whole(file, gzip.compress(text.encode(), mtime=0) if file.suffix == ".gz" else text)
+    if "\r" in text:  # which Python up to 3.12 does not quote, and which ends a line
+        text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, **choices)
+    content = text.encode(errors=BYTES)
+    write_whole(file, gzip.compress(content, mtime=0) if file.suffix == ".gz" else content)
 
 
 def write_array(array: Shaped[np.ndarray, ...], file: Path) -> None:
