@@ -73,6 +73,32 @@ def test_probabilities_have_four_decimals_and_six_in_a_file(at_work: Path, tmp_p
     assert {len(text) for text in file.read_text().splitlines()[1].split(",")[2:5]} == {8}
 
 
+@pytest.mark.parametrize("option", ["--csv", "--out"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("loop.csv").symlink_to("loop.csv")
+    command = {"--csv": ("predict", "run", "films"), "--out": ("evaluate", "a.csv")}[option]
+
+    def refusal(place: str) -> str:
+        monkeypatch.setattr("sys.argv", ["lucency", *command, option, place])
+        assert call() == 2
+        return capsys.readouterr().err
+
+    assert refusal("loop.csv").startswith("lucency: loop.csv: a circle of links; expected")
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.TemporaryFile", read_only)
+        found = f"lucency: {tmp_path}: no file can be made there (read-only file system): choose"
+        assert refusal("a.csv").startswith(found)
+    assert "no such folder" in refusal("a.csv") or "no such file" in refusal("a.csv")
+    assert [file.name for file in tmp_path.iterdir()] == ["loop.csv"]
+
+
+def read_only(**_: object) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
 def test_films_that_cannot_be_read_are_named_on_standard_error(at_work: Path, tmp_path: Path):
     film = (at_work / "films" / "00000001_000.png").read_bytes()
     (tmp_path / "good.png").write_bytes(film)

@@ -92,6 +92,10 @@ def test_what_is_written_is_there_links_are_followed_and_failures_leave_nothing(
     with pytest.raises(RuntimeError), whole_file(tmp_path / "b.txt") as stream:  # noqa: PT012
         stream.write(b"half")
         raise RuntimeError
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match=r"a circle of links: '.*loop'"):
+        write_whole(tmp_path / "loop", "a")
+    (tmp_path / "loop").unlink()
     with pytest.raises(FileNotFoundError, match=r"none/a\.txt'"):
         write_whole(tmp_path / "none" / "a.txt", "a")
     assert sorted(file.name for file in tmp_path.iterdir()) == [

@@ -58,7 +58,7 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
             with file.open("wb") as stream:
                 yield stream
             return
-        place = file.resolve()
+        place = real_place(file)
         beside = place.with_name(place.name + ".new")
         with _opened_alone(beside) as stream, ExitStack() as undo:
             undo.callback(_discard, beside, stream)
@@ -72,6 +72,29 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
     except OSError as error:
         refuse_full_disk(error, file, needed=needed)
         raise named_error(error, file) from error
+
+
+def real_place(file: Path) -> Path:
+    """Return where the links of a path lead; OSError where they lead in a circle."""
+    place = Path(os.path.realpath(file))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, "a circle of links", str(file))
+    return place
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ValueError unless files can be made in a folder: one is, for a moment.
+
+    Its mode does not tell: of a disk that is read only, of another machine's, of /proc.
+    """
+    import tempfile
+
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        refuse_full_disk(error, folder)
+        why = (error.strerror or str(error)).lower()
+        raise ValueError(f"{folder}: no file can be made there ({why}): choose another") from error
 
 
 def _discard(file: Path, stream: BinaryIO) -> None:

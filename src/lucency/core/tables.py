@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64, Shaped
 
-from lucency.core.files import write_table, write_whole
+from lucency.core.files import real_place, write_table, write_whole
 from lucency.core.manifest import counted, read_table
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import say
@@ -95,9 +95,10 @@ def refuse_same_files(files: Sequence[Path]) -> None:
     """Raise ValueError where a file or folder is named twice, in whatever spelling."""
     seen: set[Path] = set()
     for file in files:
-        if file.resolve() in seen:
+        place = real_place(file)
+        if place in seen:
             raise ValueError(f"{file} is named twice: expected each file and run once")
-        seen.add(file.resolve())
+        seen.add(place)
 
 
 def film_names(image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
