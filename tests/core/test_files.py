@@ -103,6 +103,19 @@ def test_what_is_written_is_there_links_are_followed_and_failures_leave_nothing(
     ]  # fmt: skip
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_who_may_read_a_file_stays_when_it_is_written_again(tmp_path: Path, mode: int):
+    file = tmp_path / "patients.csv"
+    file.touch()
+    file.chmod(mode)
+    with whole_file(file) as stream:
+        beside = next(one for one in tmp_path.iterdir() if one != file)
+        assert stat.S_IMODE(beside.stat().st_mode) == mode
+        stream.write(b"new")
+    assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"new", mode)
+
+
 def test_a_table_of_any_file_names_is_read_as_it_was_written(tmp_path: Path):
     names = ["a\rb.png", "two\r\nlines", "caf\udce9.png", "胸.png", "NA"]
     table = pd.DataFrame({"film": names, "score": [0.5, float("nan"), 1, 0, 2]})

@@ -11,6 +11,7 @@ import errno
 import gzip
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -62,6 +63,7 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
         beside = place.with_name(place.name + ".new")
         with _opened_alone(beside) as stream, ExitStack() as undo:
             undo.callback(_discard, beside, stream)
+            _keep_mode(place, beside)  # before there is anything to read
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -95,6 +97,15 @@ def check_writable(folder: Path) -> None:
         refuse_full_disk(error, folder)
         why = (error.strerror or str(error)).lower()
         raise ValueError(f"{folder}: no file can be made there ({why}): choose another") from error
+
+
+def _keep_mode(file: Path, beside: Path) -> None:
+    """Let who may read a file be as before; its owner may write to the one beside it."""
+    if not file.exists():
+        return
+    mode = stat.S_IMODE(file.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR
+    if stat.S_IMODE(beside.stat().st_mode) != mode:
+        beside.chmod(mode)
 
 
 def _discard(file: Path, stream: BinaryIO) -> None:
