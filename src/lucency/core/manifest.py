@@ -412,12 +412,15 @@ def load_prepared(folder: Path) -> Prepared:
     )
 
 
-def read_table(file: Path, *, text: tuple[str, ...], columns: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_table(
+    file: Path, *, text: tuple[str, ...], columns: tuple[str, ...] = (), remedy: str = ANEW
+) -> pd.DataFrame:
     """Read a CSV exactly: text stays as it is, "NA" too; empty is "" in `text`, NaN elsewhere.
 
     Bytes of file names that are no UTF-8 are read as `write_table` writes them.
 
-    Raises ValueError for a file that is empty, cut short, no table, or without one of `columns`.
+    Raises ValueError, with the remedy, for a file that is empty, cut short or no table, or without
+    one of `columns`.
     """
     try:
         content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -434,11 +437,13 @@ def read_table(file: Path, *, text: tuple[str, ...], columns: tuple[str, ...] = 
         if says_out_of_memory(error):
             raise
         why = " ".join(str(error).split())
-        raise ValueError(f"{file}: found no table ({why}); {ANEW}") from error
+        raise ValueError(f"{file}: found no table ({why}); {remedy}") from error
     if not content.endswith(b"\n"):
-        raise ValueError(f"{file}: found a table that is cut short, its last line unended; {ANEW}")
+        raise ValueError(
+            f"{file}: found a table that is cut short, its last line unended; {remedy}"
+        )
     if lacking := [name for name in columns if name not in table]:
-        raise ValueError(f"{file}: found a table without the column {lacking[0]!r}; {ANEW}")
+        raise ValueError(f"{file}: found a table without the column {lacking[0]!r}; {remedy}")
     return table
 
 
