@@ -397,8 +397,7 @@ def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
 def load_prepared(folder: Path) -> Prepared:
     """Read a prepared folder; the pixels stay on disk, mapped read-only."""
     manifest, rejected = load_manifest(folder), ("image", "reason")
-    with naming_damage(folder / "preparation.json"):
-        preparation = Preparation.model_validate(read_json(folder / "preparation.json"))
+    preparation = load_preparation(folder)
     if (folder / SHARDS).is_dir():
         pixels = open_shards(folder / SHARDS, image=manifest.image, side=preparation.size)
     else:  # of a run that was made before there were shards
@@ -410,6 +409,13 @@ def load_prepared(folder: Path) -> Prepared:
         pixels=pixels,
         rejected=read_table(folder / "rejected.csv", text=rejected, columns=rejected),
     )
+
+
+def load_preparation(folder: Path) -> Preparation:
+    """Read how a folder's films were prepared; ValueError, which names the file, for damage."""
+    file = folder / "preparation.json"
+    with naming_damage(file):
+        return Preparation.model_validate(read_json(file))
 
 
 def read_table(
