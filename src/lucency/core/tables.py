@@ -79,8 +79,8 @@ def save_tables(value: object, folder: Path) -> None:
 def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Value:
     """Return the dataclass that `save_tables` wrote; a field without a file keeps its default.
 
-    `text` are the columns of text, as of `read_table`. Raises ValueError for a file that is damaged
-    or absent and without a default.
+    `text` are the columns of text, as of `read_table`. Raises ValueError for a file that is
+    damaged, or absent and without a default.
     """
     held: dict[str, object] = {}
     for name in kind.__annotations__:
