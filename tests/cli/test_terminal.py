@@ -172,6 +172,21 @@ def test_names_in_a_piped_table_are_as_they_are_and_can_be_traced(
     assert pd.read_csv(io.StringIO(out))["film"][0] == "a\nb.png"
 
 
+@pytest.mark.parametrize(
+    ("terminal", "shown"), [(False, "胸1.png,胸2.png\n".encode()), (True, b"?1.png,?2.png\n")]
+)
+def test_what_is_piped_is_utf_8_whatever_the_system_writes(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: bytes
+):
+    out = io.TextIOWrapper(content := io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(out, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.argv", ["lucency"])
+    monkeypatch.setattr("lucency.cli.app.app", lambda **_: write_out("胸1.png,胸2.png\n"))
+    assert call() == 0
+    assert content.getvalue() == shown
+
+
 def test_a_name_on_a_terminal_is_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -79,9 +79,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
     """
     share_cores()
     _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a console that cannot write a sign shows "?"
+    _choose_encodings()
     try:
         return _called(before)
     except USAGE as error:
@@ -100,6 +98,15 @@ def _open_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - to the end
+
+
+def _choose_encodings() -> None:
+    """Let a console that cannot write a sign show "?", and programs and files get UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _called(before: Callable[[], None] | None) -> int:
