@@ -241,6 +241,17 @@ def test_a_form_goes_out_and_comes_back(tmp_path: Path):
         read_sample(tmp_path / "form.csv")
 
 
+@pytest.mark.parametrize(("was", "now"), [("0.5\n", "0.5"), ("0.5", "half")])
+def test_a_sample_that_was_saved_otherwise_is_not_to_be_deleted(tmp_path: Path, was: str, now: str):
+    file = tmp_path / "sample.csv"
+    whole = "sheet,finding,place,id,image,label,weight\nMass,Mass,1,a,a.png,1,0.5\n"
+    file.write_text(whole)
+    assert read_sample(file)["weight"].tolist() == [0.5]
+    file.write_text(whole.replace(was, now))
+    with pytest.raises(ValueError, match=r"sample\.csv.*each line with its end: save it so$"):
+        read_sample(file)
+
+
 def test_the_majority_counts_and_the_unsure_apart():
     answers = answered("a", A="yynuy-", B="yynuy-", C="ynuyu-")
     row = label_ppv(small(), answers).iloc[0]

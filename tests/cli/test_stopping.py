@@ -142,6 +142,9 @@ def test_processes_that_were_launched_together_end_at_once(monkeypatch: pytest.M
     monkeypatch.setattr("lucency.cli.app.main", lambda: seen.append(signal.getsignal(SIGNALS[1])))
     main()
     assert seen == [signal.SIG_DFL]
+    monkeypatch.setenv("WORLD_SIZE", "x")  # by which the command ends
+    main()
+    assert len(seen) == 2
 
 
 def test_a_review_that_is_stopped_may_be_written_again(

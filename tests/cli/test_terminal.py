@@ -74,6 +74,32 @@ def test_probabilities_have_four_decimals_and_six_in_a_file(at_work: Path, tmp_p
     assert {len(text) for text in file.read_text().splitlines()[1].split(",")[2:5]} == {8}
 
 
+@pytest.mark.parametrize("option", ["--csv", "--out"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("loop.csv").symlink_to("loop.csv")
+    command = {"--csv": ("predict", "run", "films"), "--out": ("evaluate", "a.csv")}[option]
+
+    def refusal(place: str) -> str:
+        monkeypatch.setattr("sys.argv", ["lucency", *command, option, place])
+        assert call() == 2
+        return capsys.readouterr().err
+
+    assert refusal("loop.csv").startswith("lucency: loop.csv: a circle of links; expected")
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.TemporaryFile", read_only)
+        found = f"lucency: {tmp_path}: no file can be made there (read-only file system): choose"
+        assert refusal("a.csv").startswith(found)
+    assert "no such folder" in refusal("a.csv") or "no such file" in refusal("a.csv")
+    assert [file.name for file in tmp_path.iterdir()] == ["loop.csv"]
+
+
+def read_only(**_: object) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
 def test_films_that_cannot_be_read_are_named_on_standard_error(at_work: Path, tmp_path: Path):
     film = (at_work / "films" / "00000001_000.png").read_bytes()
     (tmp_path / "good.png").write_bytes(film)
@@ -145,6 +171,21 @@ def test_names_in_a_piped_table_are_as_they_are_and_can_be_traced(
     out = capsys.readouterr().out
     assert out == 'film,score\n"a\nb.png",0.5\n\\udcff.png,0.25\nc.png,\n'
     assert pd.read_csv(io.StringIO(out))["film"][0] == "a\nb.png"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "shown"), [(False, "胸1.png,胸2.png\n".encode()), (True, b"?1.png,?2.png\n")]
+)
+def test_what_is_piped_is_utf_8_whatever_the_system_writes(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: bytes
+):
+    out = io.TextIOWrapper(content := io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(out, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.argv", ["lucency"])
+    monkeypatch.setattr("lucency.cli.app.app", lambda **_: write_out("胸1.png,胸2.png\n"))
+    assert call() == 0
+    assert content.getvalue() == shown
 
 
 def test_a_name_on_a_terminal_is_in_one_line(

@@ -26,6 +26,7 @@ from lucency.core.files import (
     write_table,
     write_whole,
 )
+from lucency.core.manifest import read_table
 from lucency.core.stage import produce
 
 SOURCE = Path(__file__).parents[2] / "src" / "lucency"
@@ -91,11 +92,46 @@ def test_what_is_written_is_there_links_are_followed_and_failures_leave_nothing(
     with pytest.raises(RuntimeError), whole_file(tmp_path / "b.txt") as stream:  # noqa: PT012
         stream.write(b"half")
         raise RuntimeError
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match=r"a circle of links: '.*loop'"):
+        write_whole(tmp_path / "loop", "a")
+    (tmp_path / "loop").unlink()
     with pytest.raises(FileNotFoundError, match=r"none/a\.txt'"):
         write_whole(tmp_path / "none" / "a.txt", "a")
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "a.csv.gz", "a.npz", "link.csv", "store",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_who_may_read_a_file_stays_when_it_is_written_again(tmp_path: Path, mode: int):
+    file = tmp_path / "patients.csv"
+    file.touch()
+    file.chmod(mode)
+    with whole_file(file) as stream:
+        beside = next(one for one in tmp_path.iterdir() if one != file)
+        assert stat.S_IMODE(beside.stat().st_mode) == mode
+        stream.write(b"new")
+    assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"new", mode)
+
+
+def test_a_table_of_any_file_names_is_read_as_it_was_written(tmp_path: Path):
+    names = ["a\rb.png", "two\r\nlines", "caf\udce9.png", "胸.png", "NA"]
+    table = pd.DataFrame({"film": names, "score": [0.5, float("nan"), 1, 0, 2]})
+    for name in ("a.csv", "a.csv.gz"):
+        write_table(table, tmp_path / name, float_format="%.2f")
+    content = (tmp_path / "a.csv").read_bytes()
+    assert gzip.decompress((tmp_path / "a.csv.gz").read_bytes()) == content
+    pd.testing.assert_frame_equal(read_table(tmp_path / "a.csv", text=("film",)), table)
+    write_table(table[2:], tmp_path / "a.csv")
+    assert b'"' not in (tmp_path / "a.csv").read_bytes()
+
+
+def test_a_heading_longer_than_a_field_may_be_is_no_table(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("x" * 140_000 + ",b\n1,2\n")
+    with pytest.raises(ValueError, match=r"a\.csv: found no table \(field larger than"):
+        read_table(tmp_path / "a.csv", text=())
 
 
 def test_what_was_made_for_nothing_is_removed_and_work_is_kept(tmp_path: Path):

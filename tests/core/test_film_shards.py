@@ -1,5 +1,6 @@
 """Films in shards: read as one array; no flipped bit and no lost shard goes unnoticed."""
 
+import json
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from lucency.core.film_shards import (
     finish_shards,
     index_of,
     open_shards,
+    read_receipt,
     read_receipts,
     remove_receipts,
     shard_name,
@@ -181,6 +183,15 @@ def test_many_shards_are_not_all_held_open(shards: Path, monkeypatch: pytest.Mon
 def test_shards_are_files_of_numpy(shards: Path):
     np.testing.assert_array_equal(np.load(shards / "00000.npy"), films()[:16])
     assert len(np.load(shards / "index.npy")) == FILMS - 1
+
+
+@pytest.mark.parametrize("damage", ["[1]", "{", '{"row": [0]}', '"a"', "whole, but one film less"])
+def test_a_receipt_that_is_none_is_that_of_a_shard_to_make(tmp_path: Path, damage: str):
+    write(tmp_path, 0)
+    file, receipt = tmp_path / "00000.json", read_receipt(tmp_path, 0)
+    assert receipt
+    file.write_text(damage if len(damage) < 20 else json.dumps(receipt | {"crc": [1]}))
+    assert read_receipt(tmp_path, 0) is None
 
 
 def test_films_in_no_shard_and_shards_that_do_not_appear_are_named(

@@ -70,6 +70,7 @@ def test_slow_work_states_the_time_of_one(clock: Clock, capsys: pytest.CaptureFi
 def test_other_ranks_are_silent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     with progress("Preparing", unit="films") as advance:
         advance(1, 1)

@@ -216,6 +216,7 @@ def test_finished_work_is_never_written_over(tmp_path: Path):
 
 
 def test_other_ranks_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     often = SimpleNamespace(sleep=lambda _: time.sleep(0.01), monotonic=time.monotonic)
     monkeypatch.setattr("lucency.core.stage.time", often)

@@ -40,8 +40,13 @@ def test_a_value_of_tables_is_loaded_as_it_was_saved(tmp_path: Path):
 def test_an_empty_table_keeps_its_columns_and_an_absent_one_is_missed(tmp_path: Path):
     save_tables(Several(scores=pd.DataFrame(columns=["name", "value"])), tmp_path)
     assert list(load_tables(Several, tmp_path, text=("name",)).scores) == ["name", "value"]
-    with pytest.raises(TypeError, match="scores"):
+    with pytest.raises(ValueError, match=r"nowhere: its table scores\.csv is absent; expected it"):
         load_tables(Several, tmp_path / "nowhere", text=())
+    for name, damage in (("about.json", b"{"), ("conclusion.txt", b"\xff")):
+        (tmp_path / name).write_bytes(damage)
+        with pytest.raises(ValueError, match=rf"{name} cannot be read \("):
+            load_tables(Several, tmp_path, text=("name",))
+        (tmp_path / name).unlink()
 
 
 LOADED = {

@@ -30,7 +30,22 @@ from lucency.core.manifest import (
 )
 from lucency.core.plan import Plan, load_plan, save_plan
 
-AWKWARD = ("", "NA", "nan", "None", "null", "007", "1e3", " x ", 'a,"b"', "ä/胸.png", "two\nlines")
+NO_UTF8 = "caf\udce9/1.png"  # as Python reads a folder's name
+AWKWARD = (
+    "",
+    "NA",
+    "nan",
+    "None",
+    "null",
+    "007",
+    "1e3",
+    " x ",
+    'a,"b"',
+    "ä/胸.png",
+    "two\nlines",
+    "a\rb",
+    NO_UTF8,
+)
 LETTERS = st.characters(exclude_categories=("Cs", "Cc"))
 TEXT = st.sampled_from(AWKWARD) | st.text(LETTERS, max_size=8)
 NUMBER = st.floats(width=64, allow_infinity=False)
@@ -129,6 +144,16 @@ def test_a_label_that_is_none_is_refused_with_its_file(tmp_path: Path, label: st
     table.to_csv(tmp_path / "manifest.csv", index=False)
     with pytest.raises(ValueError, match=rf"{of}.* cannot be read \("):
         load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("finding", ["patient", "device", "bed"])
+def test_a_finding_and_a_fact_of_one_name_are_refused(tmp_path: Path, finding: str):
+    facts = pd.DataFrame({"bed": [1.0, 2.0, 3.0]})
+    boxes = pd.DataFrame(columns=BOX_COLUMNS)
+    manifest = films(findings=("Mass", finding), facts=facts, boxes=boxes)
+    with pytest.raises(ValueError, match=f"findings: '{finding}' is also the name of a column"):
+        save_manifest(manifest, tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_chestxray14_is_loaded_as_it_was_saved(nih_films: Manifest, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -508,6 +509,35 @@ def test_a_film_of_other_content_and_the_same_size_is_noticed(tmp_path: Path):
     other.write_bytes(was[:-1] + bytes([was[-1] ^ 1]))
     with pytest.raises(ValueError, match=r"1 of 12 films has changed since .*00008\.png: bring"):
         again()
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "now"),
+    [
+        ("sources.csv", "bytes,", "size,"),
+        ("sources.csv", "00007.png,", "00007.png,x"),
+        ("preparation.json", "}", ""),
+    ],
+)
+def test_a_file_of_a_cache_that_is_damaged_is_named(tmp_path: Path, name: str, was: str, now: str):
+    films = write_films(tmp_path / "films", 12)
+    again = partial(prepare, films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    again()
+    file = tmp_path / "out" / name
+    file.write_text(file.read_text().replace(was, now))
+    with pytest.raises(ValueError, match=rf"{name}.*; expected it whole"):
+        again()
+
+
+def test_a_receipt_of_another_kind_is_that_of_a_shard_to_make(tmp_path: Path):
+    films = write_films(tmp_path / "films", 12)
+    prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    whole, rows = read_folder(tmp_path / "out"), list(range(12))
+    (tmp_path / "out").rename(partial_folder := tmp_path / "out.partial")
+    receipt = {"row": rows, "place": rows, "crc": rows, "sha256 of shard": ""}
+    (partial_folder / "shards" / "00000.json").write_text(json.dumps(receipt))
+    prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    assert read_folder(tmp_path / "out") == whole
 
 
 def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):

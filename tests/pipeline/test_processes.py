@@ -183,6 +183,33 @@ def test_launchers_that_start_programs_state_the_rank_in_the_environment(
     assert (rank(), local_rank(), world_size()) == (5, 1, 8)
 
 
+def test_a_rank_that_another_launcher_has_left_is_that_of_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    assert (rank(), local_rank(), world_size()) == (0, 0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "0")
+    assert (rank(), world_size()) == (0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert (rank(), local_rank(), world_size()) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("stated", [{"WORLD_SIZE": "x"}, {"RANK": "-1"}, {"RANK": "9" * 5000}])
+def test_a_number_of_processes_that_is_none_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stated: dict[str, str]
+):
+    for name, value in stated.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["lucency", "protocols"])
+    assert cli.call() == 2
+    (name, value), err = next(iter(stated.items())), capsys.readouterr().err
+    assert err == (
+        f"lucency: the environment's {name} is {value[:40]!r}: expected a whole number, as "
+        "launchers of several processes set it; without a launcher unset it\n"
+    )
+
+
 def test_who_has_joined_has_the_rank_that_accelerate_says(monkeypatch: pytest.MonkeyPatch):
     """On a TPU no RANK is set; under accelerate's debug_launcher RANK is 0 in every process."""
     monkeypatch.setattr("accelerate.PartialState", found_by_accelerate(6, of=8))

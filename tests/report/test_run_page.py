@@ -463,6 +463,18 @@ def test_hostile_names_are_shown_not_run_and_the_same_experiment_gives_the_same_
     assert written(hostile_experiment(), tmp_path) == text
 
 
+def test_a_chapter_that_failed_names_no_folder(tmp_path: Path) -> None:
+    run, failed = tmp_path / "ada", tmp_path / "ada" / "failed"
+    reasons = {"training": "OSError: '/data/eve/a.png'", "balance": f"ValueError: {run}/plan/x.csv"}
+    failed.mkdir(parents=True)
+    for name, reason in reasons.items():
+        (failed / f"{name}.txt").write_text(f"{reason}\n\nTraceback")
+    text = written(small_experiment(), run)
+    assert "this chapter failed with OSError: &#39;.../a.png&#39;. The rest" in text
+    assert "this chapter failed with ValueError: plan/x.csv. The rest" in text
+    assert "/data/" not in text
+
+
 @pytest.mark.slow
 def test_a_page_of_two_hundred_findings_can_be_sent_and_read(tmp_path: Path) -> None:
     findings = tuple(f"Finding {place:03d}" for place in range(200))

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float64, Int64
 from lucency.audit.agreement import NO_PAIRS, ONE_ANSWER, cohen, fleiss, rows_of
 from lucency.audit.label_errors import DIRECTIONS
 from lucency.core.manifest import NO_FINDING, Manifest, nearest, read_table
+from lucency.core.saved_files import naming_damage
 from lucency.data.csv_tables import read_csv
 from lucency.evaluation.bootstrap import Weights, all_and_resampled
 from lucency.evaluation.intervals import BOOTSTRAPPED, bootstrap_interval, no_interval
@@ -32,6 +33,7 @@ DIGITS = 10  # of a film's id: two of 112,120 films share one in 0.6 % of data s
 SAMPLE = ("sheet", "finding", "place", "id", "image", "label", "weight")
 FORM = ("sheet", "place", "id", "image", "reviewer", "answer", "also")
 TEXT = ("sheet", "finding", "id", "image")
+AS_WRITTEN = "as it was written, each line with its end: save it so"  # what people open and save
 YES, NO, UNSURE = WORDS = ("yes", "no", "unsure")
 ANSWERS = ("sheet", "image", "reviewer", "answer", "also")
 RIGHT = (
@@ -136,12 +138,14 @@ def read_sample(file: Path) -> pd.DataFrame:
     """Read a sample as `DataFrame.to_csv` writes it; raises ValueError where a column lacks."""
     if not file.is_file():
         raise ValueError(f"{file}: no such file; expected the sample.csv that a review wrote")
-    table = read_table(file, text=TEXT)
+    remedy = f"expected a sample.csv {AS_WRITTEN}"
+    table = read_table(file, text=TEXT, remedy=remedy)
     if lacking := [name for name in SAMPLE if name not in table]:
         raise ValueError(
             f"{file}: no column {lacking[0]!r}; expected a sample.csv as a review writes it"
         )
-    return table.loc[:, list(SAMPLE)].astype({"weight": float})
+    with naming_damage(file, remedy=remedy):
+        return table.loc[:, list(SAMPLE)].astype({"weight": float})
 
 
 def read_answers(files: Sequence[Path], *, sample: pd.DataFrame) -> pd.DataFrame:

@@ -79,9 +79,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
     """
     share_cores()
     _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a console that cannot write a sign shows "?"
+    _choose_encodings()
     try:
         return _called(before)
     except USAGE as error:
@@ -100,6 +98,15 @@ def _open_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - to the end
+
+
+def _choose_encodings() -> None:
+    """Let a console that cannot write a sign show "?", and programs and files get UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _called(before: Callable[[], None] | None) -> int:
@@ -137,11 +144,14 @@ def _check_start(words: list[str]) -> None:
     Raises ValueError where several processes would do, each for itself, what one should do.
     """
     command = next((word for word in words if not word.startswith("-")), "")
-    if command and not HELP & {*words} and "numpy" not in sys.modules:
+    if not command:
+        return
+    if not HELP & {*words} and "numpy" not in sys.modules:
         check_room(room=LIBRARIES)
-    if command and world_size() > 1 and command not in TOGETHER:
+    processes, _ = world_size(), rank()  # an environment that states other than numbers ends here
+    if processes > 1 and command not in TOGETHER:
         raise ValueError(
-            f"{world_size()} processes were started for `lucency {command}`: start several for "
+            f"{processes} processes were started for `lucency {command}`: start several for "
             "`lucency train` alone, then give this command without a launcher"
         )
 
@@ -196,8 +206,9 @@ def _option_meant(command: Any, option: str) -> str:
 
 def _failed(line: str) -> int:
     """Write the line and return status 2; of several processes that fail alike the first writes."""
-    who = f"process {rank()} of {world_size()}: " if rank() > 0 else ""
-    if rank() > 0:
+    number = _rank_where_stated()
+    who = f"process {number} of {world_size()}: " if number > 0 else ""
+    if number > 0:
         time.sleep(FIRST_SPEAKS_SECONDS)
     if line:
         from lucency.core.stores import without_credentials
@@ -206,6 +217,13 @@ def _failed(line: str) -> int:
         with suppress(OSError):  # where standard error takes no more, the status says it
             typer.echo(f"lucency: {who}{shortened(shown, most=LONGEST)}", err=True)
     return 2
+
+
+def _rank_where_stated() -> int:
+    try:
+        return rank()
+    except ValueError:  # of the environment, which is what the line is about
+        return 0
 
 
 def _message(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +20,16 @@ SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
 def check_place(file: Path | None) -> Path | None:
     """Return a file to write; ValueError unless it may be written: before the work, not after."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        found = "is a folder" if file.is_dir() else "has no folder to lie in"
+    if file is None:
+        return None
+    from lucency.core.files import check_writable, real_place
+
+    place = real_place(file)
+    if place.is_dir() or not place.parent.is_dir():
+        found = "is a folder" if place.is_dir() else "has no folder to lie in"
         raise ValueError(f"{file} {found}: expected the name of a file to write")
+    if place.is_file() or not place.exists():  # a pipe or device is written to as it is
+        check_writable(place.parent)
     return file
 
 
@@ -37,19 +44,27 @@ def check_folder(folder: Path | None) -> Path | None:
     """Return a folder for tables; ValueError where a file or a run is: before the work."""
     if folder is None:
         return None
+    from lucency.core.files import check_writable, real_place
     from lucency.core.stores import url_of
 
     if url := url_of(folder):
         raise ValueError(f"{url}: expected a folder of this machine to write to")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
-    for place in (folder, *folder.resolve().parents):
+    above = real_place(folder).parents
+    _refuse_others_folders(folder, above)
+    if not folder.exists():
+        check_writable(next(place for place in above if place.is_dir()))
+    return folder
+
+
+def _refuse_others_folders(folder: Path, above: Sequence[Path]) -> None:
+    for place in (folder, *above):
         if (place / "protocol.toml").is_file() and (place / "manifest").is_dir():
             raise ValueError(f"{place} holds a run: choose another --out")
-    for place in folder.resolve().parents:
+    for place in above:
         if (place / "model.json").is_file():
             raise ValueError(f"{place} holds an exported model: choose another --out")
-    return folder
 
 
 def check_csv(file: Path | None) -> Path | None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 STOPPED = "lucency: stopped; the same command goes on from here"
@@ -29,8 +29,9 @@ def main() -> None:
         from lucency.core.parallel import shut_out_working_folder, world_size
 
         shut_out_working_folder()
-        if world_size() > 1:  # who waits for another process would not note it
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with suppress(ValueError):  # of the environment: the command ends by it, in a line
+            if world_size() > 1:  # who waits for another process would not note it
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
         do()
 
 

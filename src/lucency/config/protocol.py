@@ -17,7 +17,14 @@ from pydantic_core import ErrorDetails
 from lucency.config import sections
 from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.search_space import Sweep, nested
-from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
+from lucency.core.manifest import (
+    FILM_COLUMNS,
+    FINDINGS,
+    NO_FINDING,
+    Preparation,
+    nearest,
+    says_taken,
+)
 from lucency.core.progress import printable
 from lucency.core.stores import url_of, without_credentials
 
@@ -139,6 +146,10 @@ class Protocol(sections.Choices):
     def _check_findings(self) -> None:
         if len(set(self.findings)) < len(self.findings):
             raise ValueError(f"findings: found {', '.join(self.findings)}, expected each once")
+        sources = [one for place in (self.data, *self.external) for one in place.every]
+        columns = {*FILM_COLUMNS, *(name for one in sources for name in one.columns)}
+        for taken in (name for name in self.findings if name in columns):
+            raise ValueError(f"findings: {says_taken(taken)}")
         known = (*self.findings, NO_FINDING)
         for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
             if rule.finding not in known:

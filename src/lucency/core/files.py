@@ -5,11 +5,13 @@ Every command's files go through here. On a full disk the error names the file a
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import errno
 import gzip
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -25,6 +27,7 @@ from jaxtyping import Shaped
 
 from lucency.core.progress import say
 
+BYTES = "surrogateescape"  # how file names, and tables of them, hold what is no UTF-8
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
@@ -40,7 +43,7 @@ def write_whole(file: Path, content: str | bytes | memoryview) -> None:
     device is written to as it is. Raises ValueError where the disk or the quota is full, and
     OSError with the file's name otherwise.
     """
-    encoded = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    encoded = content.encode(errors=BYTES) if isinstance(content, str) else content
     with whole_file(file, needed=len(encoded)) as stream:
         stream.write(encoded)
 
@@ -56,10 +59,11 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
             with file.open("wb") as stream:
                 yield stream
             return
-        place = file.resolve()
+        place = real_place(file)
         beside = place.with_name(place.name + ".new")
         with _opened_alone(beside) as stream, ExitStack() as undo:
             undo.callback(_discard, beside, stream)
+            _keep_mode(place, beside)  # before there is anything to read
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -70,6 +74,38 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
     except OSError as error:
         refuse_full_disk(error, file, needed=needed)
         raise named_error(error, file) from error
+
+
+def real_place(file: Path) -> Path:
+    """Return where the links of a path lead; OSError where they lead in a circle."""
+    place = Path(os.path.realpath(file))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, "a circle of links", str(file))
+    return place
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ValueError unless files can be made in a folder: one is, for a moment.
+
+    Its mode does not tell: of a disk that is read only, of another machine's, of /proc.
+    """
+    import tempfile
+
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        refuse_full_disk(error, folder)
+        why = (error.strerror or str(error)).lower()
+        raise ValueError(f"{folder}: no file can be made there ({why}): choose another") from error
+
+
+def _keep_mode(file: Path, beside: Path) -> None:
+    """Let who may read a file be as before; its owner may write to the one beside it."""
+    if not file.exists():
+        return
+    mode = stat.S_IMODE(file.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR
+    if stat.S_IMODE(beside.stat().st_mode) != mode:
+        beside.chmod(mode)
 
 
 def _discard(file: Path, stream: BinaryIO) -> None:
@@ -260,8 +296,12 @@ def write_table(table: pd.DataFrame, file: Path, **choices: Any) -> None:
 
     `choices` are those of `to_csv`.
     """
+    choices = {"lineterminator": "\n", **choices}
     text = table.to_csv(index=False, **choices)
-    write_whole(file, gzip.compress(text.encode(), mtime=0) if file.suffix == ".gz" else text)
+    if "\r" in text:  # which Python up to 3.12 does not quote, and which ends a line
+        text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, **choices)
+    content = text.encode(errors=BYTES)
+    write_whole(file, gzip.compress(content, mtime=0) if file.suffix == ".gz" else content)
 
 
 def write_array(array: Shaped[np.ndarray, ...], file: Path) -> None:

@@ -38,7 +38,9 @@ ENTRY = np.dtype([("shard", np.int32), ("place", np.int32), ("crc", np.uint32)])
 
 Rows = Int64[np.ndarray, "_"]
 Index = Shaped[np.ndarray, " n"]  # of ENTRY
-Receipt = dict[str, Any]  # "sha256" of the shard's file; column -> a value a film
+Receipt = dict[str, Any]  # CONTENT, of the shard's file; column -> a value a film
+CONTENT = "sha256 of shard"
+STATED = {"row", "place", "crc", CONTENT}
 
 
 def films_a_shard(films: int, *, side: int) -> int:
@@ -212,7 +214,7 @@ def write_shard(
         **{column: list(values) for column, values in films.items()},
         "place": [next(places) if one else -1 for one in kept],
         "crc": [next(sums) if one else 0 for one in kept],
-        "sha256 of shard": hashlib.sha256(content).hexdigest(),
+        CONTENT: hashlib.sha256(content).hexdigest(),
     }
     put_shard(folder, number, content, json.dumps(receipt))
 
@@ -235,7 +237,15 @@ def read_receipt(folder: Path, number: int) -> Receipt | None:
         receipt = json.loads(_receipt(folder, number).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return receipt if (folder / shard_name(number)).is_file() else None
+    return receipt if _is_whole(receipt) and (folder / shard_name(number)).is_file() else None
+
+
+def _is_whole(receipt: Any) -> bool:
+    """Return whether a receipt has what all have, with a value a film in each column."""
+    if not isinstance(receipt, dict) or not receipt.keys() >= STATED:
+        return False
+    columns = [held for name, held in receipt.items() if name != CONTENT]
+    return all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns)
 
 
 def read_receipts(folder: Path, shards: int) -> list[Receipt]:
@@ -277,7 +287,7 @@ def finish_shards(folder: Path, index: Index, receipts: Sequence[Receipt]) -> No
     write_array(index, folder / INDEX)
     names = [shard_name(number) for number in range(len(receipts))]
     pairs = zip(names, receipts, strict=True)
-    lines = [f"{receipt['sha256 of shard']}  {name}\n" for name, receipt in pairs]
+    lines = [f"{receipt[CONTENT]}  {name}\n" for name, receipt in pairs]
     lines.append(f"{_digest(folder / INDEX)}  {INDEX}\n")
     write_whole(folder / SUMS, "".join(lines))
     for file in folder.glob("*.npy*"):

@@ -24,7 +24,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-from lucency.core.files import write_table, write_whole
+from lucency.core.files import BYTES, write_table, write_whole
 from lucency.core.film_shards import SHARDS, FilmShards, open_shards
 from lucency.core.memory import says_out_of_memory
 from lucency.core.saved_files import ANEW, SavedFields, naming_damage, read_fields, read_json
@@ -45,6 +45,10 @@ SOURCE = "source"  # a fact: which one of several sources a film is of
 TEXT_FACTS = (  # which are text, digits too
     PATIENT_ID, SOURCE, "sex", "view", "path", "study", "device", "split", "posture", "method",
     "readers", "nih", "class", "file", "race", "ethnicity",
+)  # fmt: skip
+FILM_COLUMNS = (  # of tables with a column a finding, which none may be called like
+    "image", "patient", "part", "age", "date", "follow_up", "width", "height", "bits", *TEXT_FACTS,
+    "film", "called", "possible", "quality", "unfamiliarity", "note", "reason",
 )  # fmt: skip
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")
@@ -308,8 +312,12 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     """Write manifest.csv, manifest.json and the tables of a manifest.
 
     manifest.json has the findings, the origin and the names of facts that are text. The tables are
-    boxes.csv, uncertain.csv, soft.csv and reading.csv.
+    boxes.csv, uncertain.csv, soft.csv and reading.csv. Raises ValueError for a finding that is
+    called like a fact: they have a column each.
     """
+    twice = [name for name in manifest.findings if name in FILM_COLUMNS or name in manifest.facts]
+    if twice:
+        raise ValueError(f"findings: {says_taken(twice[0])}")
     table = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
     label = pd.DataFrame(manifest.label, columns=list(manifest.findings)).astype("Int8")
     write_table(pd.concat([table, label, manifest.facts], axis=1), folder / "manifest.csv")
@@ -321,6 +329,14 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     ]
     about = {"findings": manifest.findings, "origin": manifest.origin, "text": text}
     write_whole(folder / "manifest.json", json.dumps(about, indent=1))
+
+
+def says_taken(finding: str) -> str:
+    """Return what is wrong with a finding that is called like a column of films, and what to do."""
+    return (
+        f"{finding!r} is also the name of a column of the films' table: expected another name, "
+        f'such as "{finding} finding", to which [data.align] maps {finding!r}'
+    )
 
 
 class ManifestFields(SavedFields):
@@ -381,8 +397,7 @@ def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
 def load_prepared(folder: Path) -> Prepared:
     """Read a prepared folder; the pixels stay on disk, mapped read-only."""
     manifest, rejected = load_manifest(folder), ("image", "reason")
-    with naming_damage(folder / "preparation.json"):
-        preparation = Preparation.model_validate(read_json(folder / "preparation.json"))
+    preparation = load_preparation(folder)
     if (folder / SHARDS).is_dir():
         pixels = open_shards(folder / SHARDS, image=manifest.image, side=preparation.size)
     else:  # of a run that was made before there were shards
@@ -396,30 +411,45 @@ def load_prepared(folder: Path) -> Prepared:
     )
 
 
-def read_table(file: Path, *, text: tuple[str, ...], columns: tuple[str, ...] = ()) -> pd.DataFrame:
+def load_preparation(folder: Path) -> Preparation:
+    """Read how a folder's films were prepared; ValueError, which names the file, for damage."""
+    file = folder / "preparation.json"
+    with naming_damage(file):
+        return Preparation.model_validate(read_json(file))
+
+
+def read_table(
+    file: Path, *, text: tuple[str, ...], columns: tuple[str, ...] = (), remedy: str = ANEW
+) -> pd.DataFrame:
     """Read a CSV exactly: text stays as it is, "NA" too; empty is "" in `text`, NaN elsewhere.
 
-    Raises ValueError for a file that is empty, cut short, no table, or without one of `columns`.
+    Bytes of file names that are no UTF-8 are read as `write_table` writes them.
+
+    Raises ValueError, with the remedy, for a file that is empty, cut short or no table, or without
+    one of `columns`.
     """
     try:
         content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
-        heading = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
+        heading = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", errors=BYTES, newline="")
         found = next(csv.reader(heading), [])
         table = pd.read_csv(
             io.BytesIO(content),  # as bytes: a million rows need not be decoded twice
+            encoding_errors=BYTES,
             dtype=dict.fromkeys(text, str),
             keep_default_na=False,
             na_values={name: [""] for name in found if name not in text},
         )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         if says_out_of_memory(error):
             raise
         why = " ".join(str(error).split())
-        raise ValueError(f"{file}: found no table ({why}); {ANEW}") from error
+        raise ValueError(f"{file}: found no table ({why}); {remedy}") from error
     if not content.endswith(b"\n"):
-        raise ValueError(f"{file}: found a table that is cut short, its last line unended; {ANEW}")
+        raise ValueError(
+            f"{file}: found a table that is cut short, its last line unended; {remedy}"
+        )
     if lacking := [name for name in columns if name not in table]:
-        raise ValueError(f"{file}: found a table without the column {lacking[0]!r}; {ANEW}")
+        raise ValueError(f"{file}: found a table without the column {lacking[0]!r}; {remedy}")
     return table
 
 

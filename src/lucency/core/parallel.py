@@ -13,6 +13,7 @@ import ctypes
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import threading
 from collections import deque
@@ -82,18 +83,21 @@ def usable_cores() -> int:
 
 
 def rank() -> int:
-    """Return this process's number among all, 0 for the first and for one that is alone."""
-    return _first_number("rank", RANKS, otherwise=0)
+    """Return this process's number among all, 0 for the first and for one that is alone.
+
+    Raises ValueError, as the two below do, where the environment states something else.
+    """
+    return _number_among_all("rank", RANKS)
 
 
 def local_rank() -> int:
     """Return this process's number among those of its machine, counted from 0."""
-    return _first_number("local_rank", LOCAL, otherwise=0)
+    return _number_among_all("local_rank", LOCAL)
 
 
 def world_size() -> int:
     """Return the number of processes that work together, over all machines."""
-    return _first_number("world_size", SIZES, otherwise=1)
+    return max(1, _first_number("world_size", SIZES, otherwise=1))
 
 
 def left_alone() -> bool:
@@ -113,7 +117,20 @@ def set_ranks(*, rank: int | None, local_rank: int | None, world_size: int | Non
 def _first_number(kind: str, names: tuple[str, ...], *, otherwise: int) -> int:
     if (known := getattr(_joined, kind, None)) is not None:
         return known
-    return next((int(os.environ[name]) for name in names if os.environ.get(name)), otherwise)
+    name = next((name for name in names if os.environ.get(name)), "")
+    stated = os.environ.get(name, str(otherwise))
+    if not re.fullmatch("[0-9]{1,9}", stated):
+        raise ValueError(
+            f"the environment's {name} is {stated[:40]!r}: expected a whole number, "
+            "as launchers of several processes set it; without a launcher unset it"
+        )
+    return int(stated)
+
+
+def _number_among_all(kind: str, names: tuple[str, ...]) -> int:
+    """Return a rank; one that is left of another launcher, with fewer processes here, is 0."""
+    number = _first_number(kind, names, otherwise=0)
+    return number if number < world_size() else 0
 
 
 def in_workers(

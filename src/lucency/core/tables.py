@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from posixpath import commonpath
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import counted, read_table
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import say
+from lucency.core.saved_files import ANEW, JSON_DAMAGE, naming_damage
 
 Value = TypeVar("Value")
 Answer = dict[str, Any]  # of a command, for people or for JSON
@@ -78,7 +80,8 @@ def save_tables(value: object, folder: Path) -> None:
 def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Value:
     """Return the dataclass that `save_tables` wrote; a field without a file keeps its default.
 
-    `text` are the columns of text, as of `read_table`.
+    `text` are the columns of text, as of `read_table`. Raises ValueError for a file that is
+    damaged, or absent and without a default.
     """
     held: dict[str, object] = {}
     for name in kind.__annotations__:
@@ -86,9 +89,14 @@ def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Va
         if (file := place.with_suffix(".csv")).is_file():
             held[name] = read_table(file, text=text)
         elif (file := place.with_suffix(".txt")).is_file():
-            held[name] = file.read_text(encoding="utf-8").strip()
+            with naming_damage(file):
+                held[name] = file.read_text(encoding="utf-8").strip()
         elif (file := place.with_suffix(".json")).is_file():
-            held[name] = json.loads(file.read_text(encoding="utf-8"))
+            with naming_damage(file, kinds=JSON_DAMAGE):
+                held[name] = json.loads(file.read_text(encoding="utf-8"))
+    needed = [name for name, one in signature(kind).parameters.items() if one.default is one.empty]
+    for name in (name for name in needed if name not in held):
+        raise ValueError(f"{folder}: its table {name}.csv is absent; {ANEW}")
     return kind(**held)
 
 

@@ -46,12 +46,14 @@ from lucency.core.manifest import (
     Preparation,
     Prepared,
     counted,
+    load_preparation,
     load_prepared,
     read_table,
     save_prepared_tables,
 )
 from lucency.core.parallel import rank
 from lucency.core.progress import say, silent
+from lucency.core.saved_files import naming_damage
 from lucency.core.stage import produce
 from lucency.core.stores import is_own
 from lucency.data.bit_depth import with_bits
@@ -130,8 +132,7 @@ def prepare(
     _refuse_changed(out, manifest, source)
     known = out / "preparation.json"  # of films that are prepared: they need not be read again
     if known.is_file() and not preparation.bits:
-        bits = Preparation.model_validate_json(known.read_text(encoding="utf-8")).bits
-        preparation = preparation.model_copy(update={"bits": bits})
+        preparation = preparation.model_copy(update={"bits": load_preparation(out).bits})
     preparation = with_bits(preparation, path.tolist())
     inputs = {
         **inputs,
@@ -163,11 +164,14 @@ def _refuse_changed(out: Path, manifest: Manifest, source: Sources) -> None:
     """Raise ValueError when the file of a film that is prepared has other content now."""
     if not (out / SOURCES).is_file():
         return
-    then = read_table(out / SOURCES, text=("image", "sha256"))
+    then = read_table(
+        out / SOURCES, text=("image", "sha256"), columns=("image", *(SOURCE.names or ()))
+    )
     row = pd.Index(manifest.image).get_indexer(pd.Index(then["image"]))
     was = np.zeros(len(then), dtype=SOURCE)
-    for name in SOURCE.fields or ():
-        was[name] = then[name]
+    with naming_damage(out / SOURCES):
+        for name in SOURCE.names or ():
+            was[name] = then[name]
     path = manifest.facts["path"].to_numpy(dtype=str)[row]
     changed = path[_changed(was, source[row], path) & (row >= 0)]
     if len(changed):
@@ -213,7 +217,8 @@ def _write(
     for name in ("pixels.npy", "rows.npy", "done.npy"):  # of a version without shards
         (folder / name).unlink(missing_ok=True)
     shards = plan_shards(path, source["bytes"], side=preparation.size)
-    known = [receipt_of(place, number, rows) for number, rows in enumerate(shards)]
+    columns = (*(SOURCE.names or ()), "reason")
+    known = [receipt_of(place, number, rows, columns=columns) for number, rows in enumerate(shards)]
     changed = _changed(_sources_of(known, films=len(manifest)), source, path)
     todo = {number: rows for number, rows in enumerate(shards) if changed[rows].any()}
     _refuse_full(folder, sum(map(len, todo.values())) * preparation.size**2)
@@ -363,10 +368,17 @@ def _prepare_shard(folder: Path, preparation: Preparation, shard: Shard) -> Made
     return Made(len(films), rejects)
 
 
-def receipt_of(folder: Path, number: int, rows: Rows) -> Receipt | None:
-    """Return the receipt of a complete shard, None where it holds other films than it should."""
+def receipt_of(
+    folder: Path, number: int, rows: Rows, *, columns: tuple[str, ...] = ()
+) -> Receipt | None:
+    """Return the receipt of a complete shard, None where it holds other films than it should.
+
+    None too where it lacks one of `columns`.
+    """
     receipt = read_receipt(folder, number)
-    return receipt if receipt and receipt["row"] == sorted(rows.tolist()) else None
+    if receipt is None or not receipt.keys() >= {*columns}:
+        return None
+    return receipt if receipt["row"] == sorted(rows.tolist()) else None
 
 
 def _sources_of(receipts: Sequence[Receipt | None], *, films: int) -> Sources:

@@ -176,7 +176,7 @@ def _write_tables(folder: Path, orders: list[Order], pictures: list[PhantomFilm]
     write_whole(folder / ENTRIES, "".join(entries))
     write_whole(folder / "BBox_List_2017.csv", "".join(boxes))
     table = pd.DataFrame(truth).round({"Difficulty": 3})
-    write_table(table, folder / "truth.csv", lineterminator="\n")
+    write_table(table, folder / "truth.csv")
 
 
 def _entry(order: Order, original: tuple[int, int, str]) -> str:

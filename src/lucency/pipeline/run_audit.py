@@ -174,10 +174,9 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
     if errors is None:
         sample = review.draw_sample(shown, films=films, seed=seed)
     else:
-        try:
-            table = read_table(errors, text=("finding", "direction", "image", "reason"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{errors} is no table; expected an errors.csv") from error
+        text = ("finding", "direction", "image", "reason")
+        remedy = f"expected an errors.csv {review.AS_WRITTEN}"
+        table = read_table(errors, text=text, remedy=remedy)
         if lacking := {"finding", "direction", "image"} - set(table):
             raise ValueError(f"{errors}: no column {min(lacking)!r}; expected an errors.csv")
         sample = review.draw_label_errors(shown, table, films=films, seed=seed)

@@ -20,7 +20,7 @@ from lucency.audit.agreement import MODERATE, RATINGS, conclude_label_quality
 from lucency.audit.checks.issue import issue_table
 from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.balance.imbalance import Change
-from lucency.config.protocol import Protocol, shown_text
+from lucency.config.protocol import Protocol, shown_text, without_folders
 from lucency.core.manifest import PARTS, Manifest, Prepared, listed
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
@@ -138,13 +138,16 @@ def write_report(experiment: Experiment, *, file: Path, failures: Failures) -> N
 
     Films are read again from `manifest.facts["path"]` to show them before preprocessing; where they
     are no longer there, the page says so. A chapter that cannot be drawn is added to `failures`;
-    the page names it and the reason.
+    the page names it and the reason, of places in it the last part.
     """
     shown = page_values(experiment.predictions_page()) | _head(experiment)
     for chapter, values in CHAPTERS.items():
         if chapter not in failures.reasons():
             shown |= failures.attempt(chapter, partial(values, experiment, shown)) or {}
-    write_page(file, "report.html.jinja", **shown, failed=failures.reasons())
+    own = f"{failures.folder.parent}/"
+    reasons = {name: why.replace(own, "") for name, why in failures.reasons().items()}
+    failed = {name: without_folders(why, "note") for name, why in reasons.items()}
+    write_page(file, "report.html.jinja", **shown, failed=failed)
 
 
 def _head(experiment: Experiment) -> Values:
