@@ -117,6 +117,16 @@ def test_films_that_cannot_be_read_are_named_on_standard_error(at_work: Path, tm
         typed("predict", "runs/demo", str(tmp_path))
 
 
+def test_a_list_of_errors_that_was_saved_without_its_last_end_is_not_to_be_deleted(
+    at_work: Path, tmp_path: Path
+):
+    errors = tmp_path / "errors.csv"
+    errors.write_text("finding,direction,image,reason\nMass,missed,a.png,")
+    words = ("audit", "review", "runs/demo", "--errors", str(errors), "--out", str(tmp_path / "x"))
+    with pytest.raises(ValueError, match=r"errors\.csv.*each line with its end: save it so$"):
+        typed(*words)
+
+
 def test_the_leak_doctor_takes_saved_predictions_alone(at_work: Path):
     status, out, _ = typed("check", PREDICTIONS)
     assert status in (0, 1)
