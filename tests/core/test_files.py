@@ -116,6 +116,16 @@ def test_who_may_read_a_file_stays_when_it_is_written_again(tmp_path: Path, mode
     assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"new", mode)
 
 
+def test_a_user_s_own_new_file_stays(tmp_path: Path):
+    (tmp_path / "a.csv.new").write_text("mine")
+    write_whole(tmp_path / "a.csv", "whole")
+    assert (tmp_path / "a.csv.new").read_text() == "mine"
+    (tmp_path / "a.csv.lucency-new").write_text("what a kill has left, longer than what is written")
+    write_whole(tmp_path / "a.csv", "again")
+    assert {one.name for one in tmp_path.iterdir()} == {"a.csv", "a.csv.new"}
+    assert (tmp_path / "a.csv").read_text() == "again"
+
+
 def test_a_table_of_any_file_names_is_read_as_it_was_written(tmp_path: Path):
     names = ["a\rb.png", "two\r\nlines", "caf\udce9.png", "胸.png", "NA"]
     table = pd.DataFrame({"film": names, "score": [0.5, float("nan"), 1, 0, 2]})
@@ -203,10 +213,12 @@ def test_a_stage_flushes_all_before_its_receipt_and_folders_after_a_rename(
     partial = "run/made.partial"
     assert order == [
         "flush .",  # the run's folder is there to stay
-        f"flush {partial}/inputs.json.new", f"rename {partial}/inputs.json", f"flush {partial}",
+        f"flush {partial}/inputs.json.lucency-new",
+        f"rename {partial}/inputs.json", f"flush {partial}",
         f"flush {partial}/inputs.json", f"flush {partial}",
         f"flush {partial}/films/1.png", f"flush {partial}/films",
-        f"flush {partial}/receipt.json.new", f"rename {partial}/receipt.json", f"flush {partial}",
+        f"flush {partial}/receipt.json.lucency-new",
+        f"rename {partial}/receipt.json", f"flush {partial}",
         "rename run/made", "flush run",
     ]  # fmt: skip
 
@@ -290,7 +302,9 @@ def test_a_file_that_another_writes_is_waited_for_and_named(
     file = tmp_path / "one"
     with whole_file(file) as stream:
         stream.write(b"first")
-        with pytest.raises(BusyError, match=r"one.new is being written by another process"):
+        with pytest.raises(
+            BusyError, match=r"one\.lucency-new is being written by another process"
+        ):
             write_whole(file, b"second")
     assert capsys.readouterr().err.count("another process writes it; waiting") == 1
     assert file.read_bytes() == b"first"

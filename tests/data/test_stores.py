@@ -309,7 +309,7 @@ def test_what_killed_runs_left_in_a_cache_is_removed(
 ):
     place, sign = tmp_path / SHARDS / "0123", "0123456789abcdef" * 2
     place.mkdir(parents=True)
-    old = [place / f"00000.npy.{sign}", place / f"00000.json.{sign}.new", tmp_path / "x"]
+    old = [place / f"00000.npy.{sign}", place / f"00000.json.{sign}.lucency-new", tmp_path / "x"]
     old += [tmp_path / f"{shared_shards.NOTE}.{sign}", place / "00000.npy", place / "00000.json"]
     new = place / f"00001.npy.{sign}"
     for file in (*old, new):

@@ -237,7 +237,7 @@ def test_a_finished_ablation_does_nothing_again(whole: Path):
     before = times(whole)
     do_stage(opened(whole), "report")
     assert times(whole) == before
-    assert not [name for name in before if ".partial" in name or name.endswith(".new")]
+    assert not [name for name in before if ".partial" in name or name.endswith(".lucency-new")]
 
 
 @pytest.mark.slow

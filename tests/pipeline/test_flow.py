@@ -83,7 +83,9 @@ def test_a_finished_run_does_nothing_again(
 
 
 def test_nothing_half_made_is_left(whole: Path) -> None:
-    assert not [name for name in files(whole) if ".partial" in name or name.endswith(".new")]
+    assert not [
+        name for name in files(whole) if ".partial" in name or name.endswith(".lucency-new")
+    ]
 
 
 def test_predictions_join_the_parts(whole: Path) -> None:

@@ -243,10 +243,10 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(
 def test_a_kill_while_a_protocol_is_written_leaves_no_trial_stuck(films: Path):
     home = films / "torn" / "trials" / "trial-0000"
     home.mkdir(parents=True)
-    (home / "protocol.toml.new").write_text("name = ")
+    (home / "protocol.toml.lucency-new").write_text("name = ")
     member = sweep_study._member(opened(films), protocol(films).candidate({}), home)
     assert read_protocol(home / "protocol.toml").training == member.protocol.training
-    assert not (home / "protocol.toml.new").exists()
+    assert not (home / "protocol.toml.lucency-new").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_a_trial_and_not_the_sweep(

@@ -40,7 +40,7 @@ RUN = ("run", "tiny.toml", "--out", "run", "--workers", "1")
 TABLE = "films/Data_Entry_2017_v2020.csv"
 TIMES = re.compile(rb"^(\d+,.*),[\d.]+,[\d.]+$", re.MULTILINE)  # the ends of history.csv's rows
 UNFINISHED = re.compile(
-    r"\.new$|\.partial(/|$)|\.lock$|\.[0-9a-f]{32}$|\.part(\.etag)?$|shards/\d+\.json$|"
+    r"\.lucency-new$|\.partial(/|$)|\.lock$|\.[0-9a-f]{32}$|\.part(\.etag)?$|shards/\d+\.json$|"
     r"checkpoint\.pt$"
 )
 INCOMPLETE = 3  # exit status of a report that lacks a chapter

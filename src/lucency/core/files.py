@@ -28,6 +28,7 @@ from jaxtyping import Shaped
 from lucency.core.progress import say
 
 BYTES = "surrogateescape"  # how file names, and tables of them, hold what is no UTF-8
+NEW = ".lucency-new"  # ends the name of a file while it is written; one that a kill leaves, too
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
@@ -60,7 +61,7 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
                 yield stream
             return
         place = real_place(file)
-        beside = place.with_name(place.name + ".new")
+        beside = place.with_name(place.name + NEW)
         with _opened_alone(beside) as stream, ExitStack() as undo:
             undo.callback(_discard, beside, stream)
             _keep_mode(place, beside)  # before there is anything to read

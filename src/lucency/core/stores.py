@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from lucency.core.files import replace_file, write_whole
+from lucency.core.files import NEW, replace_file, write_whole
 from lucency.core.progress import say
 
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries
 LONG = 2.0  # the pause before which a line says why nothing happens
 FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter is a drive
 SECRET = re.compile(r"(\w\w:/+)(?:[^/\s:]*:\S*|[^/\s]*)@")  # with a colon, slashes too
-UNFINISHED = re.compile(r".+\.[0-9a-f]{32}(\.new)?")  # beside a file that is written
+UNFINISHED = re.compile(rf".+\.[0-9a-f]{{32}}({re.escape(NEW)})?")  # beside one that is written
 DAY = 86_400  # seconds
 ANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 SAME = {"s3a": "s3", "gcs": "gs"}  # schemes of one store

@@ -29,7 +29,7 @@ from lucency.config.protocol import (
     without_places,
 )
 from lucency.config.sections import External, Source
-from lucency.core.files import make_folders, write_whole
+from lucency.core.files import NEW, make_folders, write_whole
 from lucency.core.locks import LOCK, locked
 from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
@@ -165,7 +165,7 @@ def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run
     if rank() > 0 or protocol == known:
         _say_unnamed(unnamed, out=out)
         return run
-    idle = (file.name, f"{file.name}.new", NOTE)  # also what a kill left of a protocol
+    idle = (file.name, f"{file.name}{NEW}", NOTE)  # also what a kill left of a protocol
     work = [p for p in out.rglob("*") if p.is_file() and p.name not in idle and p.suffix != LOCK]
     if work and known is None:
         raise ValueError(f"{out} is not empty and holds no run: choose another folder (--out)")
