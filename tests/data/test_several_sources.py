@@ -547,3 +547,7 @@ def test_films_of_an_archive_stand_beside_others(tmp_path: Path):
     assert not (out / "csv").exists()
     again = read_sources(place, findings=("Mass",), out=out)
     assert again.facts["path"].tolist() == films.facts["path"].tolist()
+    for damaged in ("[1]", '{"films.tar.gz": {}}', '{"films.tar.gz": {"stat": 3}}', ""):
+        (out / "csv-2" / ARCHIVES).write_text(damaged)
+        with pytest.raises(ValueError, match=r"archives\.json cannot be read .*its command makes"):
+            read_sources(place, findings=("Mass",), out=out)

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from lucency.core.files import write_whole
 from lucency.core.progress import say
+from lucency.core.saved_files import naming_damage, read_json
 from lucency.data.dicom import is_dicom
 from lucency.data.film_names import kind_of_member, member_name, member_of
 from lucency.data.film_size import LARGEST_FILE
@@ -144,24 +145,30 @@ def save_archives(places: Iterable[str], *, root: Path, folder: Path) -> None:
 
 
 def recall_archives(folder: Path, *, root: Path) -> None:
-    """Take what `save_archives` wrote as known, of archives that have the same size and time."""
+    """Take what `save_archives` wrote as known, of archives that have the same size and time.
+
+    Raises ValueError where it is damaged.
+    """
     if not (folder / ARCHIVES).is_file():
         return
-    for below, kept in json.loads((folder / ARCHIVES).read_text(encoding="utf-8")).items():
-        _LISTED.setdefault(
-            str(root / below),
-            FilmArchive(
-                path=root / below,
-                stat=FilmStat(*kept["stat"]),
-                kind="compressed tar",
-                members={
-                    name: Member(offset, size, start=bytes.fromhex(start), reason=reason)
-                    for name, offset, size, start, reason in kept["members"]
-                },
-                left_out=kept["left_out"],
-                damage=kept["damage"],
-            ),
-        )
+    held = read_json(folder / ARCHIVES)
+    with naming_damage(folder / ARCHIVES, kinds=(ValueError, TypeError, LookupError)):
+        for below, kept in held.items():
+            _LISTED.setdefault(str(root / below), _recalled(root / below, kept))
+
+
+def _recalled(path: Path, kept: Mapping[str, Any]) -> FilmArchive:
+    return FilmArchive(
+        path=path,
+        stat=FilmStat(*kept["stat"]),
+        kind="compressed tar",
+        members={
+            name: Member(offset, size, start=bytes.fromhex(start), reason=reason)
+            for name, offset, size, start, reason in kept["members"]
+        },
+        left_out=kept["left_out"],
+        damage=kept["damage"],
+    )
 
 
 def must_be_inflated(path: Path) -> bool:

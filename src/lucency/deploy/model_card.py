@@ -33,6 +33,7 @@ from lucency.core.manifest import (
     counted,
     listed,
     load_manifest,
+    load_preparation,
     load_prepared,
     read_table,
 )
@@ -246,9 +247,7 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
         "After balancing: copies of one film may be in several parts, so that scores are too high."
     )
     rule = RULES[choices.threshold].format(recall=choices.recall)
-    preparation = Preparation.model_validate_json(
-        (run.cache / "prepared" / "preparation.json").read_text(encoding="utf-8")
-    )
+    preparation = load_preparation(run.cache / "prepared")
     return {
         "split": {
             "method": protocol.split.method,

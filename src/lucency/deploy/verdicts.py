@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lucency.audit.review import ANSWERS, NO, SAMPLE, TEXT, UNSURE, WORDS, YES, film_id
+from lucency.audit.review import ANSWERS, AS_WRITTEN, NO, SAMPLE, TEXT, UNSURE, WORDS, YES, film_id
 from lucency.core.files import BusyError, write_table
 from lucency.core.locks import LOCK, held_lock
 from lucency.core.manifest import nearest, read_table
@@ -70,7 +70,12 @@ def read_verdicts(folder: Path) -> list[Verdict]:
     _refuse_other_review(folder)
     if not (folder / ANSWERS_FILE).is_file():
         return []
-    answers = read_table(folder / ANSWERS_FILE, text=COLUMNS, columns=COLUMNS)
+    answers = read_table(
+        folder / ANSWERS_FILE,
+        text=COLUMNS,
+        columns=COLUMNS,
+        remedy=f"expected {ANSWERS_FILE} {AS_WRITTEN}",
+    )
     found = []
     for number, row in enumerate(answers.to_dict("records"), start=2):  # after the names
         finding, label = _labels_of(row["sheet"], folder)
