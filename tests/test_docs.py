@@ -413,7 +413,9 @@ def values_of(field: FieldInfo) -> str:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in get_args(field.annotation))
     signs = [(s, getattr(m, n)) for m in field.metadata for n, s in BOUNDS.items() if hasattr(m, n)]
     patterns = [f"`{m.pattern}`" for m in field.metadata if hasattr(m, "pattern")]
-    return ", ".join([*patterns, *(f"{sign} {limit:g}" for sign, limit in signs)]) or "\N{EN DASH}"
+    return (
+        ", ".join([*patterns, *(f"{sign} {limit:.12g}" for sign, limit in signs)]) or "\N{EN DASH}"
+    )
 
 
 def install(*words: str) -> None:

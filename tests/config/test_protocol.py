@@ -319,14 +319,6 @@ def test_a_finding_is_named_once() -> None:
         )
 
 
-@pytest.mark.parametrize("finding", ["image", "sex", "device", "note", "bed"])
-def test_a_finding_is_called_like_no_column_of_films(finding: str) -> None:
-    data = {"source": "csv", "root": "films", "labels": "t.csv", "columns": ["bed"]}
-    choices = {"name": "p", "findings": [finding], "data": data, "network": [{"name": "alexnet"}]}
-    with pytest.raises(ValueError, match=rf"findings: '{finding}' is also .*\[data.align\] maps"):
-        parse_protocol(choices, name="p")
-
-
 def test_a_change_of_a_source_may_be_named_as_messages_name_it():
     about = {"name": "x", "source": "csv", "root": "films"}
     for change in ("allow_missing=true", "data.allow_missing=true"):

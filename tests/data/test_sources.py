@@ -78,8 +78,8 @@ def test_findings_with_one_label_only_are_named(tmp_path: Path, capsys: pytest.C
     with_both_labels(replace(films, findings=("Mass", "Edema", "Hernia"), label=label))
     lines = capsys.readouterr().err.splitlines()[-2:]
     assert lines == [
-        "No label is 1, only 0 or not stated: Hernia; not learned",
-        "No label is 0, only 1 or not stated: Edema; not learned",
+        "Every stated label is 0: Hernia; cannot be evaluated",
+        "Every stated label is 1: Edema; cannot be evaluated",
     ]
 
 

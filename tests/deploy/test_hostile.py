@@ -410,6 +410,16 @@ def test_a_failure_is_logged_without_its_text(running: Running, caplog: pytest.L
     assert "Doe" not in "\n".join([*running.log, caplog.text])
 
 
+def test_whoever_wants_it_reads_the_text_of_a_failure(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LUCENCY_TRACEBACK", "1")
+    ask(running.port, wired(running.port, ("GET", "/fails", {})))
+    wait_for(
+        lambda: any("RuntimeError in" in line and "Doe" in line for line in running.log), seconds=10
+    )
+
+
 def test_script_in_a_name_comes_back_as_json(running: Running):
     reply = ask(running.port, wired(running.port, parts((SCRIPT, GOOD))))
     assert reply.headers["content-type"] == "application/json"

@@ -471,7 +471,7 @@ def test_a_chapter_that_failed_names_no_folder(tmp_path: Path) -> None:
         (failed / f"{name}.txt").write_text(f"{reason}\n\nTraceback")
     text = written(small_experiment(), run)
     assert "this chapter failed with OSError: &#39;.../a.png&#39;. The rest" in text
-    assert "this chapter failed with ValueError: plan/x.csv. The rest" in text
+    assert "this chapter failed with ValueError: .../x.csv. The rest" in text
     assert "/data/" not in text
 
 

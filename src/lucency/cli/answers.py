@@ -60,10 +60,12 @@ def write_csv_out(table: pd.DataFrame, **choices: Any) -> None:
 
     `choices` are those of `to_csv`.
     """
+    from lucency.core.files import csv_text
+
     if sys.stdout.isatty():
         text = table.select_dtypes(["object", "string"])
         table = table.assign(**text.map(lambda cell: printable(str(cell)), na_action="ignore"))
-    write_out(table.to_csv(index=False, lineterminator="\n", **choices))
+    write_out(csv_text(table, **choices))
 
 
 def print_audit(found: Audit, out: Path | None, json: bool) -> None:

@@ -106,7 +106,7 @@ def _choose_encodings() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     if isinstance(sys.stdout, TextIOWrapper) and not sys.stdout.isatty():
-        sys.stdout.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
 
 
 def _called(before: Callable[[], None] | None) -> int:
@@ -231,7 +231,8 @@ def _message(error: BaseException) -> str:
     if says_out_of_memory(error):
         return out_of_memory(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}; expected a place to read or write"
+        place = f"{error.filename} to {error.filename2}" if error.filename2 else error.filename
+        return f"{place}: {error.strerror.lower()}; expected a place to read or write"
     return str(error)
 
 

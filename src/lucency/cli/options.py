@@ -20,16 +20,15 @@ SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
 def check_place(file: Path | None) -> Path | None:
     """Return a file to write; ValueError unless it may be written: before the work, not after."""
-    if file is None:
-        return None
+    if file is None or (file.exists() and not (file.is_file() or file.is_dir())):
+        return file  # a pipe or device is written to as it is
     from lucency.core.files import check_writable, real_place
 
     place = real_place(file)
     if place.is_dir() or not place.parent.is_dir():
         found = "is a folder" if place.is_dir() else "has no folder to lie in"
         raise ValueError(f"{file} {found}: expected the name of a file to write")
-    if place.is_file() or not place.exists():  # a pipe or device is written to as it is
-        check_writable(place.parent)
+    check_writable(place.parent)
     return file
 
 
@@ -53,8 +52,7 @@ def check_folder(folder: Path | None) -> Path | None:
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
     above = real_place(folder).parents
     _refuse_others_folders(folder, above)
-    if not folder.exists():
-        check_writable(next(place for place in above if place.is_dir()))
+    check_writable(next(place for place in (folder, *above) if place.is_dir()))
     return folder
 
 

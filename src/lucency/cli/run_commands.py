@@ -99,20 +99,17 @@ def report(folder: options.RunFolder, json: options.Json = False) -> None:
     """
     from lucency.core.locks import locked
     from lucency.core.stage import RECEIPT
-    from lucency.pipeline.run import command_of, read_kept
+    from lucency.pipeline.run import command_of, open_run_folder, read_kept, require_finished
 
     file = folder / "protocol.toml"
-    kept = read_kept(folder)
-    if kept.sweep.space:
+    if read_kept(folder).sweep.space:
         raise ValueError(
             f"{folder} holds a sweep: {command_of(folder)} finishes it and writes its page; its "
             "runs are finals/NAME/seed-N"
         )
     if not (folder / "evaluation" / RECEIPT).is_file():
         raise ValueError(f"{folder} is not evaluated yet: finish it with {command_of(folder)}")
-    places = [folder / "networks" / network.name for network in kept.network]
-    if lost := [place for place in places if not (place / RECEIPT).is_file()]:
-        raise ValueError(f"{lost[0]} is absent: {command_of(folder)} trains that network again")
+    require_finished(open_run_folder(folder))
     with locked(folder / "report"), _set_aside(folder / "report"):
         do(StageName.REPORT, file, folder, None, 0, json)
 

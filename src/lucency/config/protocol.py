@@ -17,14 +17,7 @@ from pydantic_core import ErrorDetails
 from lucency.config import sections
 from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.search_space import Sweep, nested
-from lucency.core.manifest import (
-    FILM_COLUMNS,
-    FINDINGS,
-    NO_FINDING,
-    Preparation,
-    nearest,
-    says_taken,
-)
+from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 from lucency.core.progress import printable
 from lucency.core.stores import url_of, without_credentials
 
@@ -60,7 +53,7 @@ class Protocol(sections.Choices):
     explanation: sections.ExplanationChoices = sections.ExplanationChoices()
     ensemble: EnsembleChoices = EnsembleChoices()
     unfamiliar: sections.UnfamiliarChoices = sections.UnfamiliarChoices()
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[sections.Seed, ...] = ()
     variant: tuple[sections.Variant, ...] = ()
     sweep: Sweep = Sweep()
 
@@ -71,8 +64,8 @@ class Protocol(sections.Choices):
         names = [BASE, *(variant.name for variant in self.variant)]
         if len(set(names)) < len(names):
             raise ValueError(f"variant: expected each name once, none called {BASE!r}")
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
-            raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: found {list(self.seeds)}, expected each once")
         if self.seeds and not self.variant:
             raise ValueError("seeds are those of variants: list some, or set training.seed")
         if self.variant:
@@ -146,10 +139,6 @@ class Protocol(sections.Choices):
     def _check_findings(self) -> None:
         if len(set(self.findings)) < len(self.findings):
             raise ValueError(f"findings: found {', '.join(self.findings)}, expected each once")
-        sources = [one for place in (self.data, *self.external) for one in place.every]
-        columns = {*FILM_COLUMNS, *(name for one in sources for name in one.columns)}
-        for taken in (name for name in self.findings if name in columns):
-            raise ValueError(f"findings: {says_taken(taken)}")
         known = (*self.findings, NO_FINDING)
         for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
             if rule.finding not in known:
@@ -390,11 +379,16 @@ def without_folders(value: Any, key: str = "") -> Any:
 
 def _without_folders(text: str, name: str) -> str:
     if name in TEXTS:
-        return _PLACE.sub(lambda found: _last_part(found[0]), text)
+        return text_without_folders(text)
     if text.startswith(LOCAL_NETWORK):
         return LOCAL_NETWORK + _last_part(text.removeprefix(LOCAL_NETWORK))
     is_place = _BEGIN.match(text) or (name in NAMING and not url_of(text))
     return _last_part(text) if is_place else text
+
+
+def text_without_folders(text: str) -> str:
+    """Return a text with the last part alone of places of this machine in it."""
+    return _PLACE.sub(lambda found: _last_part(found[0]), text)
 
 
 def _last_part(place: str) -> str:

@@ -68,7 +68,7 @@ class Sweep(Choices):
     trials: int = Field(default=30, ge=1)
     pruning: Literal["none", "median", "hyperband"] = "median"
     seed: Seed = 0
-    seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(1, 2, 3), min_length=1)
     space: dict[str, Span | tuple[Any, ...]] = Field(default_factory=dict)
 
     @field_validator("space", mode="before")
@@ -77,8 +77,8 @@ class Sweep(Choices):
         return dict(_leaves(space)) if isinstance(space, Mapping) else space
 
     def _check(self) -> None:
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: found {list(self.seeds)}, expected each once")
         for key in self.space:
             section, *rest = key.split(".")
             if section not in SWEPT or key == "network":

@@ -297,12 +297,17 @@ def write_table(table: pd.DataFrame, file: Path, **choices: Any) -> None:
 
     `choices` are those of `to_csv`.
     """
-    choices = {"lineterminator": "\n", **choices}
-    text = table.to_csv(index=False, **choices)
-    if "\r" in text:  # which Python up to 3.12 does not quote, and which ends a line
-        text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, **choices)
-    content = text.encode(errors=BYTES)
+    content = csv_text(table, **choices).encode(errors=BYTES)
     write_whole(file, gzip.compress(content, mtime=0) if file.suffix == ".gz" else content)
+
+
+def csv_text(table: pd.DataFrame, **choices: Any) -> str:
+    """Return a table as CSV without its index; `choices` are those of `to_csv`."""
+    choices = {"index": False, "lineterminator": "\n", **choices}
+    text = table.to_csv(**choices)
+    if "\r" in text:  # which Python up to 3.12 does not quote, and which ends a line
+        text = table.to_csv(quoting=csv.QUOTE_NONNUMERIC, **choices)
+    return text
 
 
 def write_array(array: Shaped[np.ndarray, ...], file: Path) -> None:

@@ -315,9 +315,12 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     boxes.csv, uncertain.csv, soft.csv and reading.csv. Raises ValueError for a finding that is
     called like a fact: they have a column each.
     """
-    twice = [name for name in manifest.findings if name in FILM_COLUMNS or name in manifest.facts]
-    if twice:
-        raise ValueError(f"findings: {says_taken(twice[0])}")
+    for name in manifest.findings:
+        if name in FILM_COLUMNS or name in manifest.facts:
+            raise ValueError(
+                f"findings: {name!r} is also the name of a column of the films' table: expected "
+                f'another name, such as "{name} finding", to which [data.align] maps {name!r}'
+            )
     table = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
     label = pd.DataFrame(manifest.label, columns=list(manifest.findings)).astype("Int8")
     write_table(pd.concat([table, label, manifest.facts], axis=1), folder / "manifest.csv")
@@ -329,14 +332,6 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     ]
     about = {"findings": manifest.findings, "origin": manifest.origin, "text": text}
     write_whole(folder / "manifest.json", json.dumps(about, indent=1))
-
-
-def says_taken(finding: str) -> str:
-    """Return what is wrong with a finding that is called like a column of films, and what to do."""
-    return (
-        f"{finding!r} is also the name of a column of the films' table: expected another name, "
-        f'such as "{finding} finding", to which [data.align] maps {finding!r}'
-    )
 
 
 class ManifestFields(SavedFields):

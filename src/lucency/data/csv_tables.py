@@ -169,6 +169,12 @@ class BoundedGzip(gzip.GzipFile):
         refuse_bomb(self.file, self.tell(), packed=self.packed)
         return block
 
+    def readinto(self, buffer: Any) -> int:
+        """Read the next bytes into a buffer, as `io.BufferedReader` does; return how many."""
+        block = self.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
 
 def refuse_bomb(file: Path, size: int, *, packed: int) -> None:
     """Raise ValueError for more bytes than so many packed ones are of any table of text."""

@@ -437,9 +437,12 @@ def with_both_labels(films: Manifest) -> Manifest:
             f"it (found {counted(present.sum(), 'label')} of 1 and {absent.sum():,} of 0): nothing "
             "can be learned; see that data.labels and findings are those of these films"
         )
-    for one, other, lost in (("1", "0", present == 0), ("0", "1", absent == 0)):
-        if names := [name for name, is_lost in zip(films.findings, lost, strict=True) if is_lost]:
-            say(f"No label is {one}, only {other} or not stated: {listed(names)}; not learned")
+    for label, known, lost in (("0", absent, present), ("1", present, absent)):
+        alike = (known > 0) & (lost == 0)
+        if names := [
+            name for name, is_alike in zip(films.findings, alike, strict=True) if is_alike
+        ]:
+            say(f"Every stated label is {label}: {listed(names)}; cannot be evaluated")
     return films
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,7 @@ from lucency.deploy.film_answers import (
 from lucency.deploy.guard import METHODS, ServiceSettings, guarded
 from lucency.deploy.meters import SECONDS, SIZES, TEXT_FORMAT, Meters, count, exposition, measure
 from lucency.deploy.openapi import AUTO, EXPLAIN_METHODS, MOST_SIMILAR, openapi_document
-from lucency.deploy.problems import Problem, problem_response
+from lucency.deploy.problems import AsciiJSONResponse, Problem, problem_response
 from lucency.deploy.received import (
     ReceivedFilm,
     chosen,
@@ -61,8 +62,6 @@ from lucency.deploy.received import (
     whole_number,
 )
 from lucency.explain.heatmaps import MethodError
-from lucency.pipeline.film_inference import network_folder
-from lucency.pipeline.run import open_run_folder, require_finished
 from lucency.pipeline.similar_films import (
     PATIENTS,
     Collection,
@@ -70,6 +69,7 @@ from lucency.pipeline.similar_films import (
     entry_of,
     open_collection,
     search_collection,
+    searchable,
 )
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def create_app(
 def _discreet(app: ASGIApp, log: Callable[[str], None]) -> ASGIApp:
     """Return an application whose failures are logged by kind and place alone.
 
-    Their texts, which the server would write, may hold films' names.
+    Their texts, which the server would write, may hold films' names: LUCENCY_TRACEBACK adds them.
     """
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,7 +149,9 @@ def _discreet(app: ASGIApp, log: Callable[[str], None]) -> ASGIApp:
             await app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - it was answered, and is logged here
             place = traceback.extract_tb(error.__traceback__)[-1]
-            log(f"{type(error).__name__} in {PurePath(place.filename).name}, line {place.lineno}")
+            where = f"{PurePath(place.filename).name}, line {place.lineno}"
+            why = f": {error}" if os.environ.get("LUCENCY_TRACEBACK") else ""
+            log(f"{type(error).__name__} in {where}{why}")
         return None
 
     return handle
@@ -239,7 +241,7 @@ def _openapi_text(settings: ServiceSettings, findings: tuple[str, ...]) -> bytes
 async def describe(service: Service, request: Request) -> Response:
     """Return the model's findings, thresholds, preparation and card."""
     parameters(request, {})
-    return JSONResponse(described_model(service.model, service.about))
+    return AsciiJSONResponse(described_model(service.model, service.about))
 
 
 async def predict(service: Service, request: Request) -> Response:
@@ -323,21 +325,12 @@ def _collection(service: Service) -> Collection:
         if place is None:
             raise Problem("no-index", "start the service with the folder of a run")
         name = model.name if model.kind == "network" else ""
-        _check_searchable(place, network=name)
+        try:
+            searchable(place, network=name)
+        except ValueError as error:
+            raise Problem("no-index") from error
         service.collection.append(open_collection(place, network=name))
     return service.collection[0]
-
-
-def _check_searchable(folder: Path, *, network: str) -> None:
-    """Raise Problem for a run that holds no films to search among, as `open_collection` has it."""
-    try:
-        run = open_run_folder(folder)
-        network_folder(folder, network)
-        require_finished(run)
-    except ValueError as error:
-        raise Problem("no-index") from error
-    if run.protocol.balance.before_split:
-        raise Problem("no-index", "copies stand among the run's test films")
 
 
 async def _films(service: Service, request: Request, *, most: int) -> list[ReceivedFilm]:
@@ -380,7 +373,7 @@ def _unreadable(error: FilmError, film: ReceivedFilm) -> Response:
 
 
 def _answered(service: Service, **more: Any) -> Response:
-    return JSONResponse({"model": service.about._asdict(), **more, "notice": NOTICE})
+    return AsciiJSONResponse({"model": service.about._asdict(), **more, "notice": NOTICE})
 
 
 def prepared_films(model: Model, films: Sequence[NamedFilm]) -> Prepared:

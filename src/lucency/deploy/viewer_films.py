@@ -304,7 +304,10 @@ async def _alone(service: Service, work: Callable[[], Made]) -> Made:
 
 def _map_of(viewer: Viewer, key: str, film: Prepared, finding: str) -> tuple[Heatmaps, int]:
     """Return heat maps and the row of a film in them."""
-    network = viewer.model.explained
+    try:
+        network = viewer.model.explained
+    except MethodError as error:
+        raise Problem("parameter-invalid", f"no heat map: {error}") from error
     if viewer.run is not None and key not in viewer.added:
         for maps in _kept_maps(viewer.run.out, network):
             found = np.flatnonzero(maps.image == film.manifest.image[0])

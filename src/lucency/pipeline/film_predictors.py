@@ -45,6 +45,7 @@ from lucency.ensemble.retrieval import NOBODY
 from lucency.evaluation.conformal import ConformalSets
 from lucency.evaluation.unfamiliarity import FILE, FOLDER, Unfamiliarity, load_unfamiliarity
 from lucency.explain.class_activation import head_metadata
+from lucency.explain.heatmaps import MethodError
 from lucency.models.metadata import (
     FEATURE_VIEWS,
     MEMBERS,
@@ -396,11 +397,11 @@ def _network_score(place: Path) -> float:
 def best_of(home: Home) -> str:
     """Return the name of the network that is best on validation films.
 
-    Raises ValueError where there is none.
+    Raises MethodError where there is none.
     """
     scores = validation_scores(replace(home, fitted={}))
     if not scores:
-        raise ValueError(f"{home.folder} holds no network: expected one, whose maps are shown")
+        raise MethodError("found no network but frozen ones, expected one with findings")
     return highest(scores)
 
 

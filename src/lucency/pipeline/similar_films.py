@@ -76,15 +76,25 @@ def find_similar(
 def open_collection(folder: Path, *, network: str) -> Collection:
     """Return the films of a run and their index by a network, which is made where it is not there.
 
-    Raises ValueError for a run that is not finished, and for a network that is not there.
+    Raises ValueError as `searchable` does.
+    """
+    run, place = searchable(folder, network=network)
+    index, known = _index(run, place.name), prepared(run)
+    row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
+    return Collection(place.name, index, known, row)
+
+
+def searchable(folder: Path, *, network: str) -> tuple[Run, Path]:
+    """Return a run whose films can be searched, and the folder of its network.
+
+    Raises ValueError for a run that is not finished or was balanced before its split, and for a
+    network that is not there.
     """
     run, place = open_run_folder(folder), network_folder(folder, network)
     require_finished(run)
     if run.protocol.balance.before_split:
         raise ValueError(f"{folder} balanced before its split: copies stand among its test films")
-    index, known = _index(run, place.name), prepared(run)
-    row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
-    return Collection(place.name, index, known, row)
+    return run, place
 
 
 def search_collection(

@@ -20,7 +20,7 @@ from lucency.audit.agreement import MODERATE, RATINGS, conclude_label_quality
 from lucency.audit.checks.issue import issue_table
 from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.balance.imbalance import Change
-from lucency.config.protocol import Protocol, shown_text, without_folders
+from lucency.config.protocol import Protocol, shown_text, text_without_folders
 from lucency.core.manifest import PARTS, Manifest, Prepared, listed
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
@@ -144,9 +144,7 @@ def write_report(experiment: Experiment, *, file: Path, failures: Failures) -> N
     for chapter, values in CHAPTERS.items():
         if chapter not in failures.reasons():
             shown |= failures.attempt(chapter, partial(values, experiment, shown)) or {}
-    own = f"{failures.folder.parent}/"
-    reasons = {name: why.replace(own, "") for name, why in failures.reasons().items()}
-    failed = {name: without_folders(why, "note") for name, why in reasons.items()}
+    failed = {name: text_without_folders(why) for name, why in failures.reasons().items()}
     write_page(file, "report.html.jinja", **shown, failed=failed)
 
 
