@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lucency.config.protocol import Protocol
     from lucency.core.tables import Answer
 
+BEFORE = "report.before.partial"  # where a page is while another is made in its place
 INCOMPLETE = 3  # exit status of a report that lacks a chapter
 
 
@@ -119,16 +120,14 @@ def _set_aside(page: Path) -> Iterator[None]:
     """Let a page be written again; where that fails, the one of before is there again."""
     from lucency.core.stage import RECEIPT
 
-    before = page.with_name(f"{page.name}.before")  # also of a command that was killed
+    before = page.with_name(BEFORE)  # also of a command that was killed
     if (page / RECEIPT).is_file():
         shutil.rmtree(before, ignore_errors=True)
         page.rename(before)
     try:
         yield
     finally:
-        if (page / RECEIPT).is_file():
-            shutil.rmtree(before, ignore_errors=True)
-        elif before.is_dir():
+        if before.is_dir() and not (page / RECEIPT).is_file():
             before.rename(page)
 
 
@@ -181,6 +180,8 @@ def do(
         refuse_variants(chosen)
     with no_leftovers(out, notes=("protocol.toml",)):
         answer = do_stage(open_run(chosen, out=out, workers=workers), stage)
+    if stage == StageName.REPORT:
+        shutil.rmtree(out / BEFORE, ignore_errors=True)
     steps = stage == StageName.BALANCE and not chosen.variant
     print_made(answer, json, words=in_table if steps else None)
 
