@@ -390,3 +390,9 @@ def test_no_folder_of_this_machine_is_on_a_page_wherever_a_protocol_names_it():
 def test_a_seed_that_libraries_do_not_take_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"training\.seed.*4294967296"):
         read(tmp_path, SMALLEST + "[training]\nseed = 4294967296\n")
+
+
+def test_a_key_with_ends_of_lines_is_named_in_one(tmp_path: Path):
+    with pytest.raises(ValueError, match="unknown key") as refused:
+        read(tmp_path, SMALLEST + '"one\\u0085two\\u000bthree" = 1\n')
+    assert len(str(refused.value).splitlines()) == 1

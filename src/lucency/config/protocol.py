@@ -627,7 +627,7 @@ def _sections() -> dict[str, type[BaseModel]]:
 def _explain_one(first: ErrorDetails, place: str, within: str) -> str:
     found = without_credentials(json.dumps(first["input"], default=str))
     if first["type"] == "extra_forbidden":
-        return f"{place}: unknown key{nearest_key(within + place)}"
+        return f"{printable(place)}: unknown key{nearest_key(within + place)}"
     if first["type"] == "missing":
         return f"{place} is missing: a protocol needs it"
     if first["type"] == "too_short":
