@@ -613,7 +613,7 @@ def test_a_film_whose_name_is_no_utf_8_is_listed_and_shown(model: Model, tmp_pat
 
 
 def test_many_named_films_are_added_at_once(model: Model, deep_file: Path):
-    """Where each passes over all before it, this takes a quarter of an hour."""
+    """Where each passes over all before it, the tests end late."""
     viewer = open_viewer(model, run=None)
     for _ in range(100_000):
         add_film(viewer, AddedFilm("film", deep_file, b""))

@@ -97,7 +97,7 @@ def test_what_is_wrong_is_seen(tmp_path: Path):
 
 
 def test_a_jpeg_without_an_end_is_read_once():
-    """Each scan's own search for the end took minutes."""
+    """Where each scan looks for the end itself, the tests end late."""
     with pytest.raises(ValueError, match="truncated: the JPEG has no end"):
         decode_film(endless_scans(4_000_000))
 

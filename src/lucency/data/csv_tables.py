@@ -31,8 +31,8 @@ from lucency.core.manifest import counted, nearest
 from lucency.core.memory import says_out_of_memory
 from lucency.core.progress import say, shortened
 from lucency.core.tables import AROUND, PICTURE
+from lucency.data.film_size import FREE_BYTES, MOST_RATIO, inflates_too_far
 
-FREE, MOST_RATIO = 1 << 26, 100  # bytes that may inflate from nothing; of more, from one byte
 BLOCK = 1 << 20  # bytes that are inflated at once
 LONGEST_CELL = 80  # signs of a cell in a message
 LONGEST = 40  # digits of a whole number, leading zeros counted
@@ -178,9 +178,9 @@ class BoundedGzip(gzip.GzipFile):
 
 def refuse_bomb(file: Path, size: int, *, packed: int) -> None:
     """Raise ValueError for more bytes than so many packed ones are of any table of text."""
-    if size > FREE + MOST_RATIO * packed:
+    if inflates_too_far(size, packed=packed):
         raise ValueError(
-            f"{file}: found {packed:,} bytes that inflate to more than {FREE >> 20} MiB and "
+            f"{file}: found {packed:,} bytes that inflate to more than {FREE_BYTES >> 20} MiB and "
             f"{MOST_RATIO} times as many, expected a table of text: unpack it where it is one"
         )
 

@@ -31,7 +31,7 @@ from lucency.core.progress import say
 from lucency.core.saved_files import naming_damage, read_json
 from lucency.data.dicom import is_dicom
 from lucency.data.film_names import kind_of_member, member_name, member_of
-from lucency.data.film_size import LARGEST_FILE
+from lucency.data.film_size import LARGEST_FILE, MOST_RATIO, inflates_too_far
 
 INFLATE: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open,
@@ -44,7 +44,6 @@ DAMAGE = (
     struct.error, NotImplementedError, RuntimeError, ValueError,
 )  # fmt: skip
 PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}  # a disk fails, perhaps not for long
-FREE, MOST_RATIO = 1 << 26, 100  # bytes that may inflate from nothing; of more, from one byte
 BLOCK, PART = 1 << 18, 1 << 14  # bytes that are skipped, and inflated, at once
 SIXTEEN_BIT_PNG = re.compile(rb"\x89PNG\r\n\x1a\n.{16}\x10", re.DOTALL)
 DICOM_START = 132  # bytes of a file, by which it is known as DICOM
@@ -283,7 +282,7 @@ def _zip_refusal(entry: zipfile.ZipInfo) -> str:
 
 def _size_refusal(size: int, *, packed: int) -> str:
     """Return why a member of this size, declared, is no film; "" where it may be one."""
-    if size > LARGEST_FILE or size > FREE + MOST_RATIO * packed:
+    if size > LARGEST_FILE or inflates_too_far(size, packed=packed):
         return f"absurd size: {size:,} bytes in its archive, which holds them in {packed:,}"
     return ""
 
@@ -389,7 +388,7 @@ class _Inflated:
             parts.append(part)
             left -= len(part)
             self.place += len(part)
-            if self.place > FREE + MOST_RATIO * self._packed.tell():
+            if inflates_too_far(self.place, packed=self._packed.tell()):
                 raise ValueError(f"it inflates to more than {MOST_RATIO} times its size")
         if left == count and self._damage is not None:
             raise self._damage

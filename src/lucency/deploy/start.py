@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lucency.pipeline.library import Model
 
 SHORTEST_TOKEN = 16
-MOST_DECODERS = 16  # each holds 120 MB of memory before its first film
+MOST_DECODERS = 16  # each holds NumPy and OpenCV in memory before its first film
 READY_SECONDS = 60.0  # until a browser is opened
 LEADING = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={address}">

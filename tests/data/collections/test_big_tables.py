@@ -54,7 +54,8 @@ def test_a_zip_that_cannot_be_read_is_refused(tmp_path: Path, field: int, value:
 def test_a_table_that_inflates_without_end_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("lucency.data.csv_tables.FREE", 1 << 20)
+    for module in ("film_size", "csv_tables"):
+        monkeypatch.setattr(f"lucency.data.{module}.FREE_BYTES", 1 << 20)
     file = tmp_path / "t.csv.gz"
     file.write_bytes(gzip.compress(b"id\n" + b"a\n" * (3 << 19)))
     with pytest.raises(ValueError, match="inflate to more than 1 MiB and 100 times as many"):
