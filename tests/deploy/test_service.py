@@ -256,6 +256,19 @@ def test_similar_films_are_those_of_the_command(
     fits(description, "Similar", given)
 
 
+def test_films_of_a_run_that_was_trained_again_are_not_compared(finished: Path) -> None:
+    run = finished / "runs" / "demo"
+    served = load(run, model="test_resnet", engine="torch")
+    home = served.predictor.home
+    before = replace(home.metadata("test_resnet"), weights="0123456789abcdef")
+    home.described["test_resnet"] = before  # of weights that the service holds, the run no more
+    app = create_app(served, settings=ServiceSettings(decoders=1, run=run))
+    with TestClient(app, base_url=HOME) as client:
+        answer = client.post("/v1/similar", content=film_file(), headers=PNG)
+    assert (answer.status_code, answer.json()["code"]) == (404, "no-index")
+    assert answer.json()["detail"] == "its run was trained again: start the service again"
+
+
 def test_the_model_describes_itself(
     client: TestClient, model: Model, description: dict[str, Any]
 ) -> None:

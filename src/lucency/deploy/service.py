@@ -62,6 +62,7 @@ from lucency.deploy.received import (
     whole_number,
 )
 from lucency.explain.heatmaps import MethodError
+from lucency.models.metadata import read_metadata
 from lucency.pipeline.similar_films import (
     PATIENTS,
     Collection,
@@ -326,10 +327,13 @@ def _collection(service: Service) -> Collection:
             raise Problem("no-index", "start the service with the folder of a run")
         name = model.name if model.kind == "network" else ""
         try:
-            searchable(place, network=name)
+            _, network = searchable(place, network=name)
         except ValueError as error:
             raise Problem("no-index") from error
-        service.collection.append(open_collection(place, network=name))
+        collection, home = open_collection(place, network=name), model.predictor.home
+        if read_metadata(network).weights != home.metadata(collection.network).weights:
+            raise Problem("no-index", "its run was trained again: start the service again")
+        service.collection.append(collection)
     return service.collection[0]
 
 

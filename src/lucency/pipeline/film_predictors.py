@@ -164,6 +164,8 @@ class Home:
     def network(self, name: str) -> OpenNetwork:
         """Return a network, or a snapshot of one, ready for prepared films."""
         if name not in self.opened:
+            if name in self.networks:
+                self.metadata(name)  # what its weights are now
             self.opened[name] = open_network(*self.place(name), engine=self.engine)
         return self.opened[name]
 
