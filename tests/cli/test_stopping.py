@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lucency.cli import stopping
-from lucency.cli.app import app
+from lucency.cli.app import app, call
 from lucency.cli.stopping import STOPPED, main, stopped_in_one_line
 from lucency.report import review_page
 
@@ -148,7 +148,10 @@ def test_processes_that_were_launched_together_end_at_once(monkeypatch: pytest.M
 
 
 def test_a_review_that_is_stopped_may_be_written_again(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(finished)
     words = ["audit", "review", "runs/demo", "--films", "2", "--out", str(tmp_path / "review")]
@@ -161,4 +164,15 @@ def test_a_review_that_is_stopped_may_be_written_again(
         assert CliRunner().invoke(app, words).exit_code == 130
     assert (tmp_path / "review" / "sample.csv").is_file()
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
-    assert (tmp_path / "review" / "form.csv").is_file()
+    form = tmp_path / "review" / "form.csv"
+    empty = form.read_text()
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0  # at its very end
+    assert form.read_text() == empty
+    form.write_text(empty.replace(",,\n", ",yes,\n", 1))
+    monkeypatch.setattr("sys.argv", ["lucency", *words])
+    assert call() == 2
+    assert "holds a review of other films, or with answers" in capsys.readouterr().err
+    assert ",yes," in form.read_text()
+    form.write_text(empty)
+    monkeypatch.setattr("sys.argv", ["lucency", *words, "--seed", "1"])
+    assert call() == 2

@@ -18,6 +18,7 @@ from lucency.cli.answers import SHOWN_METRICS, evaluation_in_words, write_csv_ou
 from lucency.cli.app import app, call
 from lucency.cli.output import issues_in_words
 from lucency.cli.run_commands import BEFORE, _set_aside
+from lucency.core.files import BusyError
 from lucency.core.locks import locked
 from lucency.core.progress import say
 from lucency.deploy.listening import announce
@@ -324,3 +325,24 @@ def test_a_page_that_cannot_be_written_again_stays(tmp_path: Path):
         (page / "receipt.json").write_text("{}")
     assert {*tmp_path.iterdir()} == {page, tmp_path / BEFORE}  # which the command removes
     assert [*page.iterdir()] == [page / "receipt.json"]
+
+
+def test_a_page_that_another_process_makes_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Between the look for a page and the return of the one of before another appears."""
+    page = tmp_path / "report"
+    page.mkdir()
+    (page / "receipt.json").write_text("{}")
+    rename = Path.rename
+
+    def overtaken(self: Path, target: Path) -> Path:
+        page.mkdir()
+        (page / "receipt.json").write_text('{"made": "meanwhile"}')
+        return rename(self, target)
+
+    with suppress(BusyError), _set_aside(page):
+        monkeypatch.setattr(Path, "rename", overtaken)
+        raise BusyError("another process is at work")
+    assert {*tmp_path.iterdir()} == {page}
+    assert "meanwhile" in (page / "receipt.json").read_text()

@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,9 +211,14 @@ def test_finished_work_is_never_written_over(tmp_path: Path):
         produce(tmp_path / "other", inputs={"size": 4}, write=writes("theirs")).rename(out)
         (folder / "work").write_text("ours")
 
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(ValueError, match=r"was made from other inputs \(size: was 4, now 3"):
         produce(out, inputs={"size": 3}, write=overtaken)
     assert content(out)["work"] == b"theirs"
+    for made in (out, out.with_name("out.partial")):
+        shutil.rmtree(made)
+    assert produce(out, inputs={"size": 4}, write=overtaken) == out
+    assert content(out)["work"] == b"theirs"
+    assert not out.with_name("out.partial").exists()
 
 
 def test_other_ranks_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -67,7 +67,7 @@ class Ended(NamedTuple):
 
 def tries(times: int) -> Iterator[Tally]:
     """Yield a tally of each command and signal."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ignored in the background
     with tempfile.TemporaryDirectory(prefix="signals-") as folder:
         place = Path(folder).resolve()
         ended = in_child(lambda: make_place(place), place / "made.txt")
@@ -256,4 +256,4 @@ def make_place(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    script("signals", tries, times=2, doc=__doc__)
+    script("signals", tries, times=6, doc=__doc__)

@@ -89,4 +89,4 @@ def _other_bytes(bench: Bench, name: str) -> str:
 
 if __name__ == "__main__":
     start_again_with_layer()
-    script("together", tries, times=1, doc=__doc__)
+    script("together", tries, times=3, doc=__doc__)

@@ -128,7 +128,12 @@ def _set_aside(page: Path) -> Iterator[None]:
         yield
     finally:
         if before.is_dir() and not (page / RECEIPT).is_file():
-            before.rename(page)
+            try:
+                before.rename(page)
+            except OSError:
+                if not (page / RECEIPT).is_file():
+                    raise
+                shutil.rmtree(before)  # another process has made a page meanwhile
 
 
 def protocols(json: options.Json = False) -> None:

@@ -7,6 +7,7 @@ continue. Under a launcher of several processes only rank 0 writes, the others w
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ from lucency.core.saved_files import read_json
 
 Inputs = Mapping[str, object]
 RECEIPT, NOTE = "receipt.json", "inputs.json"
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY)  # errors of a rename to a folder that holds something
 SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
 
 
@@ -65,7 +67,9 @@ def partial_folder(
     """Lend `out`.partial to write in; on success add the receipt and rename it to `out`.
 
     A partial folder of other inputs is refused when anything has been written there, unless only
-    those of `may_change` differ. Raises MemoryError where there is no room for work.
+    those of `may_change` differ. What another process has finished meanwhile stays: of the same
+    inputs this one's is removed, others are refused. Raises MemoryError where there is no room for
+    work.
     """
     check_room()
     folder = out.with_name(out.name + ".partial")
@@ -99,9 +103,19 @@ def _lend(
     flush_tree(folder)  # before the receipt, which says that all is there
     write_whole(folder / RECEIPT, _text(inputs))
     note.unlink()
-    if out.exists():
-        out.rmdir()  # is empty, or it would have been refused
-    folder.rename(out)
+    _finish(folder, out, inputs=inputs)
+
+
+def _finish(folder: Path, out: Path, *, inputs: Inputs) -> None:
+    """Rename a whole folder, or remove it where another process has finished it meanwhile."""
+    try:
+        if out.exists():
+            out.rmdir()  # is empty, or it would have been refused
+        folder.rename(out)
+    except OSError as error:
+        if error.errno not in TAKEN or not is_complete(out, inputs=inputs):
+            raise
+        shutil.rmtree(folder)
     flush_folder(out.parent)
 
 

@@ -18,7 +18,7 @@ from lucency.audit import review
 from lucency.audit.image_quality import inspect, quality_counts, quality_table, switched_off
 from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.config.sections import DRAWS
-from lucency.core.files import write_array
+from lucency.core.files import BYTES, csv_text, write_array
 from lucency.core.manifest import (
     NO_FINDING,
     counted,
@@ -160,13 +160,9 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
     """Draw films of a run for reviewers, and write sheets, page and form to `out`.
 
     Random ones of every finding, or the first of each list of label errors (`errors`: errors.csv
-    of `lucency audit errors`). Raises ValueError for a folder without films, and for films that are
-    not its.
+    of `lucency audit errors`). Raises ValueError for a folder without films, for films that are not
+    its, and where `out` holds a review of other films, or one with answers.
     """
-    if (out / "form.csv").exists():
-        raise ValueError(
-            f"{out} holds a review, perhaps a filled one: choose another folder (--out)"
-        )
     run = open_run_folder(folder)
     _require_prepared(run.cache)
     prepared = stages.prepared(run)
@@ -180,6 +176,11 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
         if lacking := {"finding", "direction", "image"} - set(table):
             raise ValueError(f"{errors}: no column {min(lacking)!r}; expected an errors.csv")
         sample = review.draw_label_errors(shown, table, films=films, seed=seed)
+    form = out / "form.csv"
+    if form.exists() and form.read_text(errors=BYTES) != csv_text(review.empty_form(sample)):
+        raise ValueError(
+            f"{out} holds a review of other films, or with answers: choose another folder (--out)"
+        )
     names = sample["image"].unique().tolist()
     path = dict(zip(shown.image.tolist(), shown.facts["path"].tolist(), strict=True))
     require_pictures(run, [path[name] for name in names])
