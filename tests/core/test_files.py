@@ -16,6 +16,7 @@ import pytest
 
 from lucency.core import files
 from lucency.core.files import (
+    NEW,
     BusyError,
     no_leftovers,
     replace_file,
@@ -74,6 +75,17 @@ def test_a_full_disk_in_a_stage_is_named_and_goes_on_later(tmp_path: Path):
         produce(tmp_path / "out", inputs={}, write=write)
     assert not (tmp_path / "out").exists()
     assert (produce(tmp_path / "out", inputs={}, write=lambda folder: None) / "part").exists()
+
+
+def test_a_link_beside_a_file_is_not_followed(tmp_path: Path):
+    """Whoever may write into the folder could have another file overwritten."""
+    other, file = tmp_path / "other", tmp_path / "table.csv"
+    other.write_text("mine")
+    (tmp_path / f"table.csv{NEW}").symlink_to(other)
+    with pytest.raises(OSError, match=r"table\.csv"):
+        write_whole(file, "content")
+    assert other.read_text() == "mine"
+    assert not file.exists()
 
 
 def test_what_is_written_is_there_links_are_followed_and_failures_leave_nothing(tmp_path: Path):

@@ -255,6 +255,14 @@ def test_a_mate_that_is_no_film_of_the_manifest_is_refused(tmp_path: Path):
         load_plan(tmp_path, np.array(["a", "b"]))
 
 
+def test_a_damaged_plan_is_named(tmp_path: Path):
+    save_plan(mixture(labels(3), row=0, mate=2, share=0.5), np.array(["a", "b", "c"]), tmp_path)
+    table = pd.read_csv(tmp_path / "plan.csv")
+    table.assign(copy=7).to_csv(tmp_path / "plan.csv", index=False)
+    with pytest.raises(ValueError, match=r"plan.csv cannot be read \(copy: found"):
+        load_plan(tmp_path, np.array(["a", "b", "c"]))
+
+
 # --- as pictures
 
 

@@ -16,6 +16,7 @@ from lucency.data.csv_tables import (
     parse_number,
     parse_whole,
     read_csv,
+    read_names,
     read_scores,
 )
 
@@ -187,3 +188,23 @@ def test_scores_are_what_python_makes_of_each_cell(tmp_path: Path):
         found = read_scores(tmp_path / "t.csv", findings=("Mass",)).score[:, 0].tolist()
         shares = [float(cell.rstrip("%")) / (100 if "%" in cell else 1) for cell in column]
         assert found == shares
+
+
+def test_a_cell_that_would_fill_the_memory_is_refused(tmp_path: Path):
+    """An array of text is as wide as its longest cell, in every row: here 3.9 GiB."""
+    file = tmp_path / "labels.csv"
+    rows = "".join(f"{row},1\n" for row in range(7_500))
+    file.write_text(f"image,Mass\n{rows}{'a' * 130_000},1\n")
+    with pytest.raises(
+        ValueError, match=r"a cell of 130,000 signs in column 'image' of 7,501 rows"
+    ):
+        read_csv(file)
+    file.write_text(f"image,Mass\n{rows}{'a' * 1_000},1\n")
+    assert len(read_csv(file).columns["image"]) == 7_501
+
+
+def test_a_list_of_one_long_line_is_read_at_once(tmp_path: Path):
+    file = tmp_path / "names.txt"
+    line = "a.png " * 200_000  # for hours, if each sign began a search
+    file.write_text(f"{line}x\n1.png 0 1\n")
+    assert read_names(file).tolist() == [f"{line}x", "1.png"]

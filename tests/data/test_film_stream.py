@@ -3,14 +3,18 @@
 import errno
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom.config
 import pytest
+from pydicom.config import settings
 
 from lucency.core.manifest import Preparation
 from lucency.data import film_files, film_stream
+from lucency.data.dicom_elements import quiet_pydicom
 from lucency.data.film_files import load_film
 from lucency.data.film_stream import AHEAD, stream_films
 from lucency.data.images import read_grey
@@ -51,6 +55,27 @@ def test_films_come_in_order_with_the_reasons_of_those_that_cannot_be_read(
     lost = dict(pair for one in blocks for pair in one.rejected)
     assert [*lost] == [str(files[number]) for number in BROKEN]
     assert ["truncated" in lost[str(files[3])], "no such file" in lost[str(files[7])]] == [True] * 2
+
+
+def test_threads_leave_warnings_as_they_were() -> None:
+    """Both are of the process, and threads that overlap would restore each other's."""
+    before, inside = [*warnings.filters], threading.Barrier(2)
+
+    def first() -> None:
+        with quiet_pydicom():
+            inside.wait(5)
+            inside.wait(5)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait(5)
+    with quiet_pydicom():
+        inside.wait(5)
+        thread.join(5)
+        assert settings.reading_validation_mode == pydicom.config.IGNORE
+        assert warnings.filters[0][0] == "ignore"
+    assert warnings.filters == before
+    assert settings.reading_validation_mode == pydicom.config.WARN
 
 
 @pytest.mark.parametrize(("fails", "code", "read"), [

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cv2
 import fsspec
 import numpy as np
 import pandas as pd
@@ -41,6 +42,7 @@ from lucency.data.sources import read_films
 from lucency.phantom.dataset import write_phantom
 from lucency.pipeline.run import open_run
 from object_store import BUCKET, client, s3_server, stored, troubled, upload
+from toys import manifest_of
 from workplace import write_protocol
 
 SMALL = Preparation(size=64, clahe_tiles=4)
@@ -151,6 +153,8 @@ def test_an_at_sign_below_a_bucket_is_no_credential():
     assert stores.named_place("s3://bucket/a@b/films") == "s3://bucket/a@b/films"
     for text in ("s3://bucket/a@b", "D:/me@home/films", "/films/a@b"):
         assert stores.without_credentials(text) == text
+    assert stores.without_credentials("ab:/c:" * 20_000) == "ab:/c:" * 20_000
+    assert stores.without_credentials("at " + "ab:/c:" * 20_000 + "@") == "at …"  # not in an hour
 
 
 def test_a_url_goes_through_a_protocol_and_a_path_as_it_is(tmp_path: Path):
@@ -260,6 +264,24 @@ def test_shards_are_shared_and_nothing_is_prepared_twice(
     prepared_of(str(phantoms), tmp_path / "second")
     assert shards_of(tmp_path / "first") == shards_of(tmp_path / "second")
     assert shards_of(tmp_path / "alone") == shards_of(tmp_path / "second")
+
+
+def test_films_of_one_name_size_and_time_are_told_apart(tmp_path: Path):
+    preparation, made = Preparation(size=32, order="no-clahe"), []
+    choose_cache(str(tmp_path / "cache"))
+    for place, grey in (("one", 10), ("two", 200)):
+        file = tmp_path / place / "0.png"
+        file.parent.mkdir()
+        film = np.full((64, 64), grey, np.uint8)
+        film[:20] = 90
+        file.write_bytes(cv2.imencode(".png", film, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes())
+        os.utime(file, (1e9, 1e9))
+        films = manifest_of([file])
+        out = tmp_path / f"{place}-prepared"
+        made.append((file.stat(), prepare(films, preparation=preparation, out=out, workers=1)))
+    (one, first), (two, second) = made
+    assert (one.st_size, one.st_mtime_ns) == (two.st_size, two.st_mtime_ns)
+    assert not np.array_equal(first.pixels[0], second.pixels[0])
 
 
 def test_a_rejection_is_not_shared(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

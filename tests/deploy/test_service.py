@@ -51,7 +51,17 @@ from lucency.deploy.start import service_address, service_settings
 from lucency.explain.heatmaps import MethodError, even_centres
 from lucency.pipeline.library import Model, load
 from lucency.pipeline.similar_films import answer, find_similar
-from served import SERVED, SIDE, TOKEN, ask, film_file, film_pixels, request_bytes, served_model
+from served import (
+    SERVED,
+    SIDE,
+    TOKEN,
+    ask,
+    film_file,
+    film_pixels,
+    multipart,
+    request_bytes,
+    served_model,
+)
 from viewer_run import copy_run, fitted_views
 
 HOME = "http://127.0.0.1:8765"
@@ -146,6 +156,13 @@ def test_a_film_is_predicted_as_on_disk(
     assert present == (expected.probability[0] >= model.threshold).tolist()
     assert given["model"]["name"] == "test_resnet"
     assert "not a medical device" in given["notice"]
+
+
+def test_names_of_films_keep_what_ends_them(client: TestClient) -> None:
+    about, content = multipart(("a.png\0", film_file(0)), ("a.png", film_file(1)))
+    given = client.post("/v1/predict", content=content, headers=about)
+    assert given.status_code == 200
+    assert [one["film"] for one in given.json()["films"]] == ["a.png\ufffd", "a.png"]
 
 
 def test_many_films_keep_their_order_and_the_unreadable_their_reason(

@@ -342,6 +342,19 @@ def test_heat_maps_of_the_run_are_read_and_others_made(
     assert (answer.status_code, "Fracture" in answer.json()["detail"]) == (400, True)
 
 
+def test_heat_maps_of_other_weights_are_not_shown(viewer: Viewer, model: Model):
+    assert viewer.run is not None
+    run, network = viewer.run.out, model.explained
+    weights = model.predictor.home.metadata(network).weights
+    receipt = run / "explanation" / "receipt.json"
+    for held, there in ((weights, True), ("0123456789abcdef", False)):
+        receipt.write_text(json.dumps({"weights": held}))
+        viewer_films._kept_maps.cache_clear()
+        assert bool(viewer_films._kept_maps(run, network, weights)) is there
+    receipt.unlink()
+    viewer_films._kept_maps.cache_clear()
+
+
 def test_the_network_works_in_one_thread(page: TestClient, monkeypatch: pytest.MonkeyPatch):
     """Heat maps on torch hook the network: two at once would read each other's layers."""
     threads, real = set[int](), Model.explain

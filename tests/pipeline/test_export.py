@@ -102,6 +102,12 @@ def times(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in found}
 
 
+def test_file_names_are_apart_whatever_films_are_called():
+    image = np.array(["a/b.png", "a-b.png", "a-b~0.png"])
+    names = file_names(originals(np.zeros((3, 1), np.float32)), image).tolist()
+    assert names == ["a-b~0.png", "a-b~1.png", "a-b~0~2.png"]
+
+
 @pytest.mark.parametrize("method", BALANCES)
 def test_the_reader_of_nih_gives_back_the_plan(balanced: Balanced, method: str):
     run, folder = balanced(method)

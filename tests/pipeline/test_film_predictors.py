@@ -17,8 +17,10 @@ from lucency.core.manifest import unlabelled
 from lucency.ensemble.fitted import Rule
 from lucency.models import onnx_export
 from lucency.models.classifier import load_classifier, save_classifier
+from lucency.models.metadata import read_metadata
 from lucency.pipeline import film_predictors
 from lucency.pipeline.film_predictors import FilmOutputs, Home, find_home, open_predictor
+from lucency.pipeline.run import refuse_trained_again
 from toys import FINDINGS, toy_films
 
 FILMS = toy_films(4)
@@ -177,6 +179,21 @@ def test_what_is_known_of_a_network_stays_that_of_the_weights_in_memory(
     save_classifier(replace(known, recalibration=line), folder)  # trained anew meanwhile
     after = FilmOutputs(home=home, prepared=FILMS).calibrated(NAME)
     np.testing.assert_array_equal(before, after)
+
+
+def test_an_ensemble_of_a_network_that_was_trained_again_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lucency.pipeline.run.command_of", lambda _: "lucency run p.toml")
+    weights = read_metadata(folder).weights
+    assert weights
+    refuse_trained_again(tmp_path, NAME, weights=weights)  # nothing was predicted
+    receipt = tmp_path / "predictions" / NAME / "receipt.json"
+    receipt.parent.mkdir(parents=True)
+    receipt.write_text(json.dumps({"weights": weights}))
+    refuse_trained_again(tmp_path, NAME, weights=weights)
+    with pytest.raises(ValueError, match=rf"{NAME} was trained again since .* \(--model\)"):
+        refuse_trained_again(tmp_path, NAME, weights="0123456789abcdef")
 
 
 def test_an_export_that_lies_in_itself_is_refused(tmp_path: Path):

@@ -139,7 +139,10 @@ def odd() -> list[Packed]:
         unknown[unknown.index(mark) + at] = 93
     kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE,
              tarfile.GNUTYPE_SPARSE, b"V", b"Z"]  # fmt: skip
+    packed = tar_of([("1.png", picture)])
+    looping = packed[: packed.rindex(picture[-9:]) // 512 * 512 + 512] + extended_size(-1536)
     return [
+        (".tar", looping), (".tar.gz", gzip.compress(looping)),
         (".zip", zip_of(named)), (".tar", tar_of(named)), (".tar.gz", gzip.compress(tar_of(named))),
         (".zip", bytes(encrypted)), (".zip", bytes(unknown)),
         (".tar", b"".join(_special(kind) for kind in kinds) + tar_of([("1.png", picture)])),
@@ -167,6 +170,16 @@ def tar_of(members: list[tuple[str, bytes]]) -> bytes:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return made.getvalue()
+
+
+def extended_size(size: int) -> bytes:
+    """Return a member whose extended header states a size, and the end of a tar."""
+    record = f" size={size}\n"
+    length = next(n for n in range(99) if n == len(f"{n}{record}"))
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, length
+    body = f"{length}{record}".encode().ljust(512, b"\0")
+    return header.tobuf() + body + tarfile.TarInfo("2.png").tobuf() + bytes(1024)
 
 
 def _special(kind: bytes) -> bytes:

@@ -38,16 +38,22 @@ def outcomes(bench: Bench, name: str, bit: int, times: int) -> list[str]:
     bench.reset(name)
     calls = len(bench.do(name, Fault(bit)).calls)
     tried = min(calls, times)
-    return [
+    found = [
         outcome(bench, name, Fault(bit, 1 + number * calls // tried, error))
         for number, error in zip(range(tried), cycle(ERRORS), strict=False)
     ]
+    return [one for one in found if one]
 
 
 def outcome(bench: Bench, name: str, fault: Fault) -> str:
-    """Try a command with a fault, then without, and return what came of it."""
+    """Try a command with a fault, then without; return what came of it, "" if it did not come.
+
+    Calls of threads are not always as many.
+    """
     bench.reset(name)
     ended = bench.do(name, fault)
+    if not ended.failed:
+        return ""
     film = Path(ended.failed).name
     if wrong := wrong_end(ended) or _unnamed(ended, film):
         return wrong

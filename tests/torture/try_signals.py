@@ -256,4 +256,4 @@ def make_place(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    script("signals", tries, times=6, doc=__doc__)
+    script("signals", tries, times=2, doc=__doc__)

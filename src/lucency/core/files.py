@@ -32,6 +32,7 @@ NEW = ".lucency-new"  # ends the name of a file while it is written; one that a 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
 UNFLUSHABLE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+WITHOUT_LINKS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # others may put one there
 LINUX = sys.platform.startswith("linux")
 MANY = 64  # files, from which on one flush of the disk is cheaper
 POLL_SECONDS, SILENT_SECONDS, WAIT_SECONDS = 0.05, 5.0, 600.0  # while another writes a file
@@ -132,7 +133,7 @@ def _opened_alone(file: Path) -> Iterator[BinaryIO]:
         return
     started = time.monotonic()
     while True:
-        with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as stream:
+        with os.fdopen(os.open(file, WITHOUT_LINKS, 0o666), "r+b") as stream:
             _lock(stream, file, started=started)
             if _is_at(file, stream):  # and not the one before, which has its name by now
                 stream.truncate()

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.files import write_array, write_table
 from lucency.core.manifest import PARTS, Manifest, read_table, require, require_rows
-from lucency.core.saved_files import read_array
+from lucency.core.saved_files import naming_damage, read_array
 
 COPY_MARK = "#"  # between the name of a film or of a recipe and the number of the copy
 RECIPES = {"exact": "none@1", "gentle": "gentle@1"}  # how a copy differs from its film
@@ -179,16 +179,18 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     mate[mixed] = films.get_indexer(pd.Index(table.loc[mixed, "mate"]))
     known = bool((row >= 0).all() and (mate >= 0).all())
     require(known, "a film of the plan is not in the manifest", folder)
-    return Plan(
-        row=row.astype(np.int64),
-        copy=table["copy"].to_numpy(dtype=np.int64),
-        transform=table["transform"].to_numpy(dtype=str),
-        part=table["part"].to_numpy(dtype=str),
-        label=label,
-        weight=read_array(folder / "weight.npy"),
-        mate=mate.astype(np.int64),
-        mix=table["mix"].to_numpy(dtype=np.float32),
-    )
+    weight = read_array(folder / "weight.npy")
+    with naming_damage(folder / "plan.csv"):
+        return Plan(
+            row=row.astype(np.int64),
+            copy=table["copy"].to_numpy(dtype=np.int64),
+            transform=table["transform"].to_numpy(dtype=str),
+            part=table["part"].to_numpy(dtype=str),
+            label=label,
+            weight=weight,
+            mate=mate.astype(np.int64),
+            mix=table["mix"].to_numpy(dtype=np.float32),
+        )
 
 
 def _count_up(film: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:

@@ -29,6 +29,7 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between tries
 LONG = 2.0  # the pause before which a line says why nothing happens
 FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter is a drive
 SECRET = re.compile(r"(\w\w:/+)(?:[^/\s:]*:\S*|[^/\s]*)@")  # with a colon, slashes too
+WORD, LONGEST_URL = re.compile(r"\S+"), 4096
 UNFINISHED = re.compile(rf".+\.[0-9a-f]{{32}}({re.escape(NEW)})?")  # beside one that is written
 DAY = 86_400  # seconds
 ANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -123,7 +124,15 @@ def without_credentials(text: str) -> str:
     >>> without_credentials("found s3://key:sec/ret@bucket/films, s3://bucket/a@b.png")
     'found s3://…@bucket/films, s3://bucket/a@b.png'
     """
-    return SECRET.sub(r"\1…@", text)
+    if "@" not in text:
+        return text
+    return WORD.sub(lambda word: _without_credentials(word[0]), text)
+
+
+def _without_credentials(word: str) -> str:
+    if "@" not in word:
+        return word
+    return "…" if len(word) > LONGEST_URL else SECRET.sub(r"\1…@", word)
 
 
 def place_text(place: str | Path) -> str:

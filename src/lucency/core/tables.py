@@ -37,6 +37,7 @@ BLANKS = re.compile(f"^{INVISIBLE}|{INVISIBLE}$")  # around a text
 AROUND = "".join(filter(BLANKS.fullmatch, map(chr, (*range(0x3001), 0xFEFF))))  # what they may be
 NO_SUFFIX = "\0"  # ends a path that has lost its suffix
 NOWHERE = -1  # the row of a film that fits none
+MOST_FOLDERS = 64  # of a common path, in place of which another may stand
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -293,7 +294,8 @@ def _below_another_folder(
         paths = [[fold(_path_of(name)) for name in names] for names in (image, known)]
         own, other = (commonpath([path.rpartition("/")[0] for path in each]) for each in paths)
         whole = _rows([[path.removeprefix(f"{other}/")] for path in paths[1]])
-        for drop in range(1, len(own.split("/")) + 1) if own and other else ():
+        folders = own.count("/") + 1
+        for drop in range(1, folders + 1) if own and other and folders <= MOST_FOLDERS else ():
             rows = [_of(path.split("/", drop)[-1], whole) for path in paths[0]]
             if {len(one) for one in rows} == {1} and len(set(rows)) == len(set(image.tolist())):
                 return np.array(rows, dtype=np.int64)[:, 0]

@@ -34,6 +34,7 @@ from lucency.core.tables import AROUND, PICTURE
 from lucency.data.film_size import FREE_BYTES, MOST_RATIO, inflates_too_far
 
 BLOCK = 1 << 20  # bytes that are inflated at once
+MOST_CELLS = 1 << 28  # bytes of a column
 LONGEST_CELL = 80  # signs of a cell in a message
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
@@ -208,6 +209,7 @@ def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
         raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
     if len(lines) == 1:
         raise ValueError(f"{file}: found no rows, expected one for each film")
+    _refuse_long_cells(file, text, columns)
     cells = {name: np.array(rows[1:]) for name, rows in zip(names, columns, strict=True)}
     kept = {k: v for k, v in cells.items() if not k.startswith(NAMELESS) or (v != "").any()}
     return CsvTable(
@@ -216,6 +218,18 @@ def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
         line=np.array(lines[1:]),
         decimal_comma=separator == ";",
     )
+
+
+def _refuse_long_cells(file: Path, text: str, columns: Sequence[Sequence[str]]) -> None:
+    """Raise ValueError where a cell is so long that its column, as an array, fills the memory."""
+    for name, *cells in columns:
+        longest = max(map(len, cells), default=0)
+        if 4 * longest * len(cells) > max(MOST_CELLS, MOST_RATIO * len(text)):
+            column = shortened(name, most=LONGEST_CELL)
+            raise ValueError(
+                f"{file}: found a cell of {longest:,} signs in column {column!r} of "
+                f"{len(cells):,} rows; expected short cells: is a quotation mark missing?"
+            )
 
 
 def plain_name(name: str) -> str:
@@ -599,5 +613,6 @@ def _lines(file: Path, expected: str) -> list[str]:
     if encoding:
         say(f"{file}: {encoding}")
     lines = [COMMENT.sub("", line).strip().strip('"') for line in text.splitlines()]
-    names = [LABELLED.sub(r"\1", line) for line in lines if line]
+    found = [LABELLED.match(line) or line for line in lines if line]
+    names = [one if isinstance(one, str) else one[1] for one in found]
     return names[1:] if names and plain_name(names[0]) in USUAL["image"] else names

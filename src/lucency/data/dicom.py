@@ -8,7 +8,6 @@ each step is a table over them. Letters in shapes: h and w pixels of the film, v
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from lucency.data.clahe import NOT_PADDED, Padded
 from lucency.data.dicom_elements import items as _items
 from lucency.data.dicom_elements import number as _number
 from lucency.data.dicom_elements import numbers as _numbers
+from lucency.data.dicom_elements import quiet_pydicom
 from lucency.data.dicom_elements import text as _text
 from lucency.data.dicom_elements import words as _words
 from lucency.data.film_size import AbsurdSizeError, refuse_absurd, refuse_scans
@@ -241,7 +241,6 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
     """Return the elements of READ and the stored values' places; others are not read."""
     try:
         import pydicom
-        from pydicom.config import disable_value_validation
         from pydicom.errors import BytesLengthException, InvalidDicomError
     except ImportError as error:
         raise ValueError("a DICOM film: reading it needs pip install 'lucency[dicom]'") from error
@@ -251,8 +250,7 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
     if len(content) < PREAMBLE + len(MAGIC) + 12:
         raise ValueError(TRUNCATED)
     stream, broken = _Stream(content), (*BROKEN, BytesLengthException, InvalidDicomError)
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")  # their words hold values of elements
+    with quiet_pydicom():
         try:
             header = pydicom.dcmread(stream, specific_tags=list(READ))
             stream.problem = stream.problem or _why_not_converted(header)

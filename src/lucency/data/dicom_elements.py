@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+
+class _Quiet:
+    """How many threads are in `quiet_pydicom`, and what ends it."""
+
+    def __init__(self) -> None:
+        self.lock, self.threads, self.end = threading.Lock(), 0, ExitStack()
+
+
+_QUIET = _Quiet()
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Let pydicom neither check values nor warn: its words hold values of elements.
+
+    Both are states of the whole process: the last thread that leaves restores them.
+    """
+    from pydicom.config import disable_value_validation
+
+    with _QUIET.lock:
+        if not _QUIET.threads:
+            _QUIET.end.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            _QUIET.end.enter_context(disable_value_validation())
+        _QUIET.threads += 1
+    try:
+        yield
+    finally:
+        with _QUIET.lock:
+            _QUIET.threads -= 1
+            if not _QUIET.threads:
+                _QUIET.end.close()
 
 
 def words(header: Dataset, name: str) -> list[str]:

@@ -12,7 +12,6 @@ import io
 import re
 import stat
 import struct
-import warnings
 import zlib
 from collections.abc import Iterable
 from datetime import date
@@ -33,7 +32,7 @@ from lucency.data.dicom import (
     STORAGE,
     why_left_out,
 )
-from lucency.data.dicom_elements import items, numbers, text
+from lucency.data.dicom_elements import items, numbers, quiet_pydicom, text
 from lucency.data.pseudonyms import PseudonymKey
 
 if TYPE_CHECKING:
@@ -201,14 +200,12 @@ def read_header(file: Path, *, key: PseudonymKey) -> FilmHeader:
 def _read(stream: _HeaderStream, size: int, key: PseudonymKey) -> FilmHeader:
     try:
         import pydicom
-        from pydicom.config import disable_value_validation
         from pydicom.errors import BytesLengthException, InvalidDicomError
     except ImportError as error:
         raise ValueError("DICOM films: reading them needs pip install 'lucency[dicom]'") from error
 
     broken = (*BROKEN, BytesLengthException, InvalidDicomError)
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")  # their words hold values of elements
+    with quiet_pydicom():
         try:
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_tags_read())
             problem = _pixel_problem(stream, header, size)

@@ -318,7 +318,11 @@ def _list_tar(path: Path, listing: _Listing, *, streamed: bool) -> None:
 
 
 def _list_members(archive: tarfile.TarFile, listing: _Listing, *, streamed: bool) -> None:
+    last = -1
     for entry in iter(archive.next, None):
+        if entry.size < 0 or entry.offset <= last:  # by an extended header: it would come again
+            raise tarfile.ReadError("a member of negative size")
+        last = entry.offset
         vars(archive)["members"].clear()  # the library would keep them all
         if entry.issym() or entry.islnk():
             listing.left_out[LINK] += 1

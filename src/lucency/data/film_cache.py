@@ -55,9 +55,9 @@ from lucency.core.parallel import rank
 from lucency.core.progress import say, silent
 from lucency.core.saved_files import naming_damage
 from lucency.core.stage import produce
-from lucency.core.stores import is_own
+from lucency.core.stores import is_own, url_of
 from lucency.data.bit_depth import with_bits
-from lucency.data.film_archives import FilmStat, LoadedFilm
+from lucency.data.film_archives import FilmStat, LoadedFilm, archive_of, member_of
 from lucency.data.film_files import (
     FilmFile,
     StoredFilm,
@@ -321,9 +321,22 @@ def _is_made_of(receipt: Receipt, films: Sequence[Film]) -> bool:
         now = _stat_of(file)
         if now is None or now.size != size:
             return False
-        if now.modified != modified and fingerprint_film(file) != sha256:
+        known = now.modified == modified and _states_content(file)
+        if not known and fingerprint_film(file) != sha256:
             return False
     return True
+
+
+def _states_content(file: FilmFile) -> bool:
+    """Return whether a film's `modified` is a sign of its content: an ETag, or a zip's checksum.
+
+    A time is not: other films of the same names may be as large and as old.
+    """
+    if isinstance(file, StoredFilm):
+        return True
+    place = file.place if isinstance(file, LoadedFilm) else file
+    inside = member_of(place)
+    return bool(url_of(place)) or (inside is not None and archive_of(inside[0]).kind == "zip")
 
 
 def _stat_of(file: FilmFile) -> FilmStat | None:

@@ -24,8 +24,10 @@ from jaxtyping import Float32, Float64, UInt8
 
 from lucency.core.files import write_whole
 from lucency.core.manifest import require
+from lucency.core.saved_files import fingerprint_content
 from lucency.core.stage import produce
 from lucency.data.dicom import decode_dicom_deep, eight_bits, is_dicom
+from lucency.data.dicom_elements import quiet_pydicom
 from lucency.deploy.film_answers import about_model
 from lucency.explain.heatmaps import Heatmaps, blend, even_centres
 
@@ -77,13 +79,15 @@ class Algorithm(NamedTuple):
 class Results:
     """One film's results: probabilities, their thresholds, and heat maps of any of the findings.
 
-    `maps` holds one film, in shares of it as it is shown (not mirrored).
+    `maps` holds one film, in shares of it as it is shown (not mirrored). `film` is the fingerprint
+    of its file's content, "" of a film that has none.
     """
 
     findings: tuple[str, ...]
     probability: Float64[np.ndarray, " k"]
     threshold: Float64[np.ndarray, " k"]
     maps: Heatmaps
+    film: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.findings)
@@ -114,7 +118,8 @@ def results_of(
     """
     found = dict[Path, Results]()
     for film in films:
-        if not film.is_file() or not is_dicom(film.read_bytes()):
+        content = film.read_bytes() if film.is_file() else b""
+        if not is_dicom(content):
             kind = "a folder" if film.is_dir() else "no such file"
             kind = "not a DICOM file" if film.is_file() else kind
             raise ValueError(f"{film}: {kind}; expected DICOM films, each by its name")
@@ -126,7 +131,11 @@ def results_of(
         else:
             maps = model.explain(film, method=method, findings=called).maps
         found[film] = Results(
-            findings=model.findings, probability=probability, threshold=model.threshold, maps=maps
+            findings=model.findings,
+            probability=probability,
+            threshold=model.threshold,
+            maps=maps,
+            film=fingerprint_content(content),
         )
     return found
 
@@ -148,13 +157,18 @@ def write_results(
 
     There, for the first film: 0001-sr.dcm, 0001-seg.dcm (where it has heat maps) and
     0001-overlay.dcm. The same request finds its folder made. `segmentation` is one of
-    SEGMENTATIONS. Raises ValueError for a film that is no DICOM film or states no UIDs, a folder
-    inside a run, another segmentation, and where highdicom is absent.
+    SEGMENTATIONS. Raises ValueError for a film that is no DICOM film, states no UIDs or changed
+    since it was predicted, a folder inside a run, another segmentation, and where highdicom is
+    absent.
     """
     refuse_run(out)
     contents = [film.read_bytes() for film in results]
+    films = [fingerprint_content(content) for content in contents]
+    for film, now in zip(results, films, strict=True):
+        if results[film].film not in ("", now):
+            raise ValueError(f"{film} changed while it was predicted: give the command again")
     inputs = {
-        "films": [hashlib.sha256(content).hexdigest()[:16] for content in contents],
+        "films": films,
         "algorithm": algorithm._asdict(),
         "segmentation": segmentation,
         "results": [_digest(one) for one in results.values()],
@@ -177,10 +191,7 @@ def result_objects(
         raise ValueError(f"segmentation: found {segmentation!r}, expected {expected}")
     need_highdicom()
     source = _read(content, results)
-    from pydicom.config import disable_value_validation
-
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")  # their words may hold values of the film's elements
+    with quiet_pydicom():
         made = {"sr": _report(source, results, algorithm)}
         if source.share:
             made["seg"] = _segmentation(source, results, algorithm, segmentation)

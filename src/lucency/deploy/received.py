@@ -78,11 +78,18 @@ async def received_films(request: Request, *, most: int, largest: int) -> list[R
         if not files:
             raise Problem("no-film", "expected a part with a filename for each film")
         return [
-            ReceivedFilm((file.filename or f"film {place}")[:LONGEST_NAME], await file.read())
+            ReceivedFilm(_name_of(file, place), await file.read())
             for place, file in enumerate(files, start=1)
         ]
     finally:
         await form.close()
+
+
+def _name_of(file: UploadFile, place: int) -> str:
+    """Return what a client calls a film; arrays of names would lose a NUL at its end."""
+    return (file.filename or f"film {place}")[:LONGEST_NAME].replace(
+        "\0", "\N{REPLACEMENT CHARACTER}"
+    )
 
 
 def parameters(request: Request, known: Mapping[str, str]) -> dict[str, str]:

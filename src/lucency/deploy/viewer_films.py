@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.core.manifest import NO_FINDING, Prepared, load_prepared
-from lucency.core.stage import RECEIPT
+from lucency.core.stage import RECEIPT, inputs_of
 from lucency.data.film_files import film_content, film_exists, why_no_film
 from lucency.data.images import films_below
 from lucency.deploy import film_list, verdicts
@@ -309,7 +309,8 @@ def _map_of(viewer: Viewer, key: str, film: Prepared, finding: str) -> tuple[Hea
     except MethodError as error:
         raise Problem("parameter-invalid", f"no heat map: {error}") from error
     if viewer.run is not None and key not in viewer.added:
-        for maps in _kept_maps(viewer.run.out, network):
+        weights = viewer.model.predictor.home.metadata(network).weights
+        for maps in _kept_maps(viewer.run.out, network, weights):
             found = np.flatnonzero(maps.image == film.manifest.image[0])
             if len(found) and finding in maps.findings:
                 return maps, int(found[0])
@@ -320,10 +321,10 @@ def _map_of(viewer: Viewer, key: str, film: Prepared, finding: str) -> tuple[Hea
 
 
 @lru_cache(maxsize=2)
-def _kept_maps(folder: Path, network: str) -> tuple[Heatmaps, ...]:
-    """Return the heat maps that a run has made of its test films, where they are of a network."""
+def _kept_maps(folder: Path, network: str, weights: str) -> tuple[Heatmaps, ...]:
+    """Return the heat maps of a run's test films, where they are of a network and these weights."""
     about = folder / "explanation" / "heatmaps.json"
-    if not about.is_file():
+    if not about.is_file() or (inputs_of(about.parent) or {}).get("weights", weights) != weights:
         return ()
     kept = json.loads(about.read_text(encoding="utf-8"))
     if kept["network"] != network:

@@ -75,12 +75,14 @@ def _write_balanced(run: Run, seen: Plan, films: Prepared, folder: Path) -> None
 def file_names(seen: Plan, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
     """Return a file name for every entry: its film's, and for a copy with its number.
 
-    Where two entries would share a name, both get the row of their film as well.
+    Where two entries would share a name, both get the row of their film as well; all do where that
+    is a third one's name.
     """
     pairs = zip(image[seen.row].tolist(), seen.copy.tolist(), strict=True)
     stem = pd.Series([f"{_stem(name)}{f'-{copy}' if copy else ''}" for name, copy in pairs])
     row = pd.Series(seen.row).astype(str)
     apart = stem.where(~stem.duplicated(keep=False), stem + "~" + row)
+    apart = stem + "~" + row if apart.duplicated().any() else apart
     return (apart + ".png").to_numpy(dtype=str)
 
 

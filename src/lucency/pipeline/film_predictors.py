@@ -61,12 +61,19 @@ from lucency.models.metadata import (
 )
 from lucency.models.onnx_runtime import SUM, OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
-from lucency.pipeline.run import command_of, open_run_folder, validation_auc, whole_weights
+from lucency.pipeline.run import (
+    command_of,
+    open_run_folder,
+    refuse_trained_again,
+    validation_auc,
+    whole_weights,
+)
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
 
 ENGINES = ("onnx", "torch")
+DECISIONS = ("findings", "preparation", "split", "recalibration", "threshold", "sets")
 Pixels = UInt8[np.ndarray, "n h w"]
 SNAPSHOT = " snapshot "  # between a network's name and the number of its snapshot
 WEIGHTS, ONNX = "weights.safetensors", "classifier.onnx"
@@ -669,31 +676,14 @@ def _watch(home: Home, name: str) -> Watch | None:
 
 
 def _of_metadata(home: Home, known: TrainedNetwork) -> FilmPredictor:
-    return FilmPredictor(
-        name=known.name,
-        kind="network",
-        findings=known.findings,
-        preparation=known.preparation,
-        split=known.split,
-        recalibration=known.recalibration,
-        threshold=known.threshold,
-        sets=known.sets,
-        home=home,
-    )
+    about = {one: getattr(known, one) for one in DECISIONS}
+    return FilmPredictor(name=known.name, kind="network", home=home, **about)
 
 
 def _fitted_of(home: Home, name: str) -> FilmPredictor:
-    fitted = home.predictor(name)
-    return FilmPredictor(
-        name=name,
-        kind=fitted.kind,
-        findings=fitted.findings,
-        preparation=fitted.preparation,
-        split=fitted.split,
-        recalibration=fitted.recalibration,
-        threshold=fitted.threshold,
-        sets=fitted.sets,
-        home=home,
-        fitted=fitted,
-        watch=_watch(home, name),
-    )
+    """Return what was fitted; ValueError where a network of the run was trained again since."""
+    fitted, watch = home.predictor(name), _watch(home, name)
+    for one in home.networks:
+        refuse_trained_again(home.folder, one, weights=home.metadata(one).weights)
+    about = {one: getattr(fitted, one) for one in ("kind", *DECISIONS)}
+    return FilmPredictor(name=name, home=home, fitted=fitted, watch=watch, **about)

@@ -35,7 +35,7 @@ from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
-from lucency.core.progress import say
+from lucency.core.progress import printable, say
 from lucency.core.stage import (
     NOTE,
     RECEIPT,
@@ -160,6 +160,7 @@ def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run
     known = _read_known(file)
     placed, unnamed = _placed(protocol, known), _unnamed_tests(protocol, known)
     protocol = _with_finished_tests(placed, known, out=out)
+    _refuse_other_text(protocol)
     count = workers or os.cpu_count() or 1
     run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
     if rank() > 0 or protocol == known:
@@ -175,6 +176,16 @@ def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run
         _refuse_other_tests(run, known)
     _say_unnamed(unnamed, out=out)
     return run
+
+
+def _refuse_other_text(protocol: Protocol) -> None:
+    """Raise ValueError for a name that is no UTF-8: its protocol.toml could not be read back."""
+    for line in protocol_text(protocol).splitlines():
+        if line.encode(errors="ignore").decode() != line:
+            raise ValueError(
+                f"{printable(line)}: found a name that is not UTF-8, which no protocol can hold: "
+                "rename it"
+            )
 
 
 def _binds(file: Path) -> bool:
@@ -377,6 +388,16 @@ def whole_weights(network: Path) -> str:
     if known not in ("", weights):
         raise ValueError(f"{file} is damaged, or of another network: {how_to_replace(network)}")
     return weights
+
+
+def refuse_trained_again(run: Path, network: str, *, weights: str) -> None:
+    """Raise ValueError where a run's films were predicted by other weights than a network's now."""
+    predicted = inputs_of(run / "predictions" / network) or {}
+    if predicted.get("weights", weights) != weights:
+        raise ValueError(
+            f"{run / 'networks' / network} was trained again since the run's ensembles were made: "
+            f"go on with {command_of(run)}, or name a network (--model)"
+        )
 
 
 def best_network(trained: Iterable[Path]) -> Path:
