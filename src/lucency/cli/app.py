@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from io import TextIOWrapper
+from pathlib import Path
 from traceback import extract_tb
 from typing import Annotated, Any, cast
 
@@ -39,6 +41,7 @@ ELSEWHERE = {  # what other programs call a command of ours
 }  # fmt: skip
 BROKEN_PIPE = 141  # 128 and SIGPIPE, as of other programs
 HELP = {"-h", "--help"}
+WRITTEN = ("--csv", "--figure", "--table")  # options of a file to write
 LONGEST = 1200  # signs of an error's line; names in it may be of any length
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
@@ -52,7 +55,10 @@ class CommandGroup(TyperGroup):
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
             ctx.fail(f"No such command {name!r}{_command_meant(self, name)}")
-        return super().resolve_command(ctx, args)
+        found, command, rest = super().resolve_command(ctx, args)
+        if message := words_that_clash(command, rest):
+            ctx.fail(message)
+        return found, command, rest
 
 
 app = typer.Typer(
@@ -64,6 +70,40 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def words_that_clash(command: Any, words: list[str]) -> str:
+    """Return what is wrong with a command's words as they stand beside each other, "" for nothing.
+
+    An empty one would be the working folder; of an option given twice only the last would count.
+    """
+    if "" in words:
+        return "found an empty word, expected a name or a value: is a variable not set?"
+    single = [one for one in command.params if not getattr(one, "multiple", True)]
+    options = {name: one.name for one in single for name in one.opts}
+    named = [
+        word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]
+    ]
+    times = Counter(options[name] for name in named if name in options)
+    if twice := [one for one in times if times[one] > 1]:
+        name = next(name for name in options if options[name] == twice[0])
+        return f"{name} is given twice, expected it once"
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
+    places = [Path(value) if value else None for value in values]
+    written = {at for at, word in enumerate(words[:-1], start=1) if word in WRITTEN}
+    written |= {at for at, word in enumerate(words) if word.partition("=")[0] in WRITTEN}
+    for at in written:
+        for other in {*range(len(words))} - written:
+            if _is_one_file(places[at], places[other]):
+                return f"{words[at]} would replace a file that the command reads: choose another"
+    return ""
+
+
+def _is_one_file(one: Path | None, other: Path | None) -> bool:
+    try:
+        return bool(one and other and one.is_file() and other.is_file() and one.samefile(other))
+    except (OSError, ValueError):
+        return False
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ def check_place(file: Path | None) -> Path | None:
     if place.is_dir() or not place.parent.is_dir():
         found = "is a folder" if place.is_dir() else "has no folder to lie in"
         raise ValueError(f"{file} {found}: expected the name of a file to write")
+    if (place.parent / "receipt.json").is_file():
+        raise ValueError(f"{place.parent} holds finished work: choose another place for {file}")
     check_writable(place.parent)
     return file
 
@@ -43,6 +46,8 @@ def check_folder(folder: Path | None) -> Path | None:
     """Return a folder for tables; ValueError where a file or a run is: before the work."""
     if folder is None:
         return None
+    if not folder.name or folder.name == "..":
+        folder = Path(os.path.abspath(folder))  # noqa: PTH100 - as it is written
     from lucency.core.files import check_writable, real_place
     from lucency.core.stores import url_of
 

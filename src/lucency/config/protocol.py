@@ -541,8 +541,8 @@ def _apply(choices: dict[str, Any], change: str) -> None:
         value = text.strip()
     try:
         for step in path:
-            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
-        place[int(last) if isinstance(place, list) else last] = value
+            place = place[_number(step)] if isinstance(place, list) else place.setdefault(step, {})
+        place[_number(last) if isinstance(place, list) else last] = value
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         found = f"{place}"
         if isinstance(place, list):
@@ -550,6 +550,13 @@ def _apply(choices: dict[str, Any], change: str) -> None:
         raise ValueError(
             f"--set {printable(change)}: no such key, found {printable(found)}"
         ) from error
+
+
+def _number(text: str) -> int:
+    """Return a place in a list; ValueError for text that is not written as one, such as -1."""
+    if str(number := int(text)) != text or number < 0:
+        raise ValueError(text)
+    return number
 
 
 def _explain(error: ValidationError, choices: object, *, within: str = "") -> str:

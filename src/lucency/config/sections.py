@@ -546,7 +546,7 @@ class EvaluationChoices(Choices):
     (`lucency.evaluation.conformal`). `published` names the study whose scores stand beside.
     """
 
-    resamples: int = Field(default=1000, ge=20)
+    resamples: int = Field(default=1000, ge=20, le=1_000_000)
     recalibration: Literal["none", "temperature", "platt", "isotonic"] = "platt"
     threshold: Literal["f1", "youden", "recall", "half"] = "f1"
     recall: float = Field(default=0.9, gt=0, le=1)

@@ -126,7 +126,7 @@ def is_complete(out: Path, *, inputs: Inputs) -> bool:
         if out.exists() and any(out.iterdir()):
             raise ValueError(
                 f"{out} has no receipt, so it is not whole, or was not made by this program: "
-                "choose another place, or delete it to make it anew"
+                "choose another place; an unfinished run's may be deleted"
             )
         return False
     _refuse_difference(out, read_json(file), inputs)

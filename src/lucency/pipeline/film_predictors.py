@@ -660,7 +660,17 @@ def cam_metadata(classifier: Classifier) -> dict[str, str]:
 
 
 def _network_of(home: Home, name: str) -> FilmPredictor:
-    found = _of_metadata(home, home.metadata(name))  # the folder may be a copy by another name
+    """Return a network; ValueError where its folder's name is that of another one.
+
+    A copy beside the network it was made of is called by its folder.
+    """
+    found = _of_metadata(home, home.metadata(name))
+    original = found.name in home.networks and home.metadata(found.name).name == found.name
+    if found.name != name and not original:
+        raise ValueError(
+            f"{home.networks[name]} holds the network {found.name}: expected the folders of a run "
+            "as they were named: rename it"
+        )
     return replace(found, name=name, watch=_watch(home, name))
 
 
