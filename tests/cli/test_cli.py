@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from commanded import named_commands
-from lucency.cli.app import app, main
+from lucency.cli.app import app, call, main
 from lucency.cli.output import ANSWERS
 from lucency.cli.run_commands import StageName
 from lucency.config.protocol import protocol_text, read_protocol
@@ -187,6 +187,34 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     assert "training.epochs: was 10, now 9" in found.err[0]
     assert "network.0.name: was test_resnet, now alexnet" in found.err[0]
     assert before == {file: file.read_bytes() for file in out.rglob("*.*")}
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["check", "--train", "a.csv", "--train", "b.csv"], "--train is given twice"),
+    (["check", "--train=a.csv", "--train", "b.csv"], "--train is given twice"),
+    (["predict", "run", ""], "found an empty word"),
+    (["run", "quick", "--out", ""], "found an empty word"),
+    (["predict", "run", "a.png", "--labels", "t.csv", "--csv", "t.csv"], "t.csv would replace"),
+    (["predict", "run", "a.png", "--labels=t.csv", "--csv=./t.csv"], "would replace a file"),
+    (["similar", "run", "a.svg", "--figure", "a.svg"], "a.svg would replace"),
+    (["data", "balance", "p", "--table", "done/x.csv"], "done holds finished work"),
+    (["run", "quick", "--set", "a=1", "--set", "b=2"], "Missing option '--out'"),
+])  # fmt: skip
+def test_words_that_clash_are_refused(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "done").mkdir()
+    for name in ("t.csv", "a.svg", "done/receipt.json", "done/x.csv"):
+        (tmp_path / name).write_text("mine")
+    monkeypatch.setattr("sys.argv", ["lucency", *words])
+    assert call() == 2
+    assert message in capsys.readouterr().err
+    assert {one.read_text() for one in tmp_path.rglob("*") if one.is_file()} == {"mine"}
 
 
 def test_usage_errors_have_status_2_and_name_the_word_in_one_line(lucency: Typed):

@@ -289,6 +289,7 @@ def test_a_change_arrives(tmp_path: Path, change: str, key: str, value: object):
     ("change", "message"),
     [
         ("training.epochs", "expected key=value, for example training.epochs=3"),
+        ("network.-1.name=alexnet", "no such key, found a list of 1, counted from 0"),
         ("network.1.name=alexnet", "no such key, found a list of 1, counted from 0"),
         ("network.name=alexnet", "no such key, found a list of 1, counted from 0"),
         ("network.x.name=alexnet", "no such key, found a list of 1, counted from 0"),

@@ -166,6 +166,9 @@ def test_a_copy_of_a_network_s_folder_predicts_by_its_own_files(folder: Path, tm
         assert found[name].network == predictor.name == name
         assert [*predictor.home.opened] == [name]
     assert found["one-before"].offset.tolist() == [2.0] * len(FINDINGS)
+    shutil.rmtree(place / "one")
+    with pytest.raises(ValueError, match=r"one-before holds the network one: .* rename it"):
+        open_predictor(run, name="one-before", engine="torch")
 
 
 def test_what_is_known_of_a_network_stays_that_of_the_weights_in_memory(
