@@ -193,6 +193,7 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     (["check", "--train", "a.csv", "--train", "b.csv"], "--train is given twice"),
     (["check", "--train=a.csv", "--train", "b.csv"], "--train is given twice"),
     (["predict", "run", ""], "found an empty word"),
+    (["data", "phantom", "--films", "3", "--films", "4"], "Missing option '--out'"),
     (["run", "quick", "--out", ""], "found an empty word"),
     (["predict", "run", "a.png", "--labels", "t.csv", "--csv", "t.csv"], "t.csv would replace"),
     (["predict", "run", "a.png", "--labels=t.csv", "--csv=./t.csv"], "would replace a file"),

@@ -42,6 +42,7 @@ ELSEWHERE = {  # what other programs call a command of ours
 BROKEN_PIPE = 141  # 128 and SIGPIPE, as of other programs
 HELP = {"-h", "--help"}
 WRITTEN = ("--csv", "--figure", "--table")  # options of a file to write
+ONCE = (*WRITTEN, "--labels", "--out", "--root", "--test", "--train", "--val")  # of a place
 LONGEST = 1200  # signs of an error's line; names in it may be of any length
 TOGETHER = ("train",)  # what several processes do together
 FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
@@ -75,12 +76,12 @@ app = typer.Typer(
 def words_that_clash(command: Any, words: list[str]) -> str:
     """Return what is wrong with a command's words as they stand beside each other, "" for nothing.
 
-    An empty one would be the working folder; of an option given twice only the last would count.
+    An empty one would be the working folder; of two files of one option only the last would count.
     """
     if "" in words:
         return "found an empty word, expected a name or a value: is a variable not set?"
     single = [one for one in command.params if not getattr(one, "multiple", True)]
-    options = {name: one.name for one in single for name in one.opts}
+    options = {name: one.name for one in single for name in one.opts if name in ONCE}
     named = [
         word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]
     ]
