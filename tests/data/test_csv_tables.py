@@ -205,6 +205,6 @@ def test_a_cell_that_would_fill_the_memory_is_refused(tmp_path: Path):
 
 def test_a_list_of_one_long_line_is_read_at_once(tmp_path: Path):
     file = tmp_path / "names.txt"
-    line = "a.png " * 200_000  # for hours, if each sign began a search
+    line = "a.png " * 200_000  # if each sign began a search, the tests would end late
     file.write_text(f"{line}x\n1.png 0 1\n")
     assert read_names(file).tolist() == [f"{line}x", "1.png"]

@@ -57,7 +57,7 @@ class CommandGroup(TyperGroup):
         if name not in self.commands and not name.startswith("-"):
             ctx.fail(f"No such command {name!r}{_command_meant(self, name)}")
         found, command, rest = super().resolve_command(ctx, args)
-        if message := words_that_clash(command, rest):
+        if message := _words_that_clash(command, rest):
             ctx.fail(message)
         return found, command, rest
 
@@ -73,7 +73,7 @@ app = typer.Typer(
 )
 
 
-def words_that_clash(command: Any, words: list[str]) -> str:
+def _words_that_clash(command: Any, words: list[str]) -> str:
     """Return what is wrong with a command's words as they stand beside each other, "" for nothing.
 
     An empty one would be the working folder; of two files of one option only the last would count.
