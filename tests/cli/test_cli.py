@@ -200,6 +200,16 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     (["similar", "run", "a.svg", "--figure", "a.svg"], "a.svg would replace"),
     (["data", "balance", "p", "--table", "done/x.csv"], "done holds finished work"),
     (["run", "quick", "--set", "a=1", "--set", "b=2"], "Missing option '--out'"),
+    (["run", "quick", "--out"], "requires an argument; see lucency run --help"),
+    (["data", "phantom", "--out"], "requires an argument; see lucency data phantom --help"),
+    (["run", "quick", "--out", "done/inside"], "done holds a run: choose another --out"),
+    (["data", "phantom", "--out", "done/inside"], "done holds a run: choose another --out"),
+    (["data", "phantom", "--films", "1000001", "--out", "x"], "less than or equal to 1000000"),
+    (["predict", "run", "a.png", "--image-column", "b"], "are about --source"),
+    (["predict", "run", "a.png", "--patient-column", "b"], "are about --source"),
+    (["similar", "run", "b.dcm", "--figure", "film.png"], "film.png is there, and is no figure"),
+    (["run", "quick", "--out", "x", "--set", "=3"], "--set =3: expected key=value"),
+    (["run", "quick", "--out", "x", "--set", "foo.bar=3"], "foo: unknown section; expected one of"),
 ])  # fmt: skip
 def test_words_that_clash_are_refused(
     words: list[str],
@@ -209,8 +219,10 @@ def test_words_that_clash_are_refused(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "done").mkdir()
-    for name in ("t.csv", "a.svg", "done/receipt.json", "done/x.csv"):
+    (tmp_path / "done" / "manifest").mkdir(parents=True)
+    for name in (
+        "t.csv", "a.svg", "film.png", "done/receipt.json", "done/protocol.toml", "done/x.csv",
+    ):  # fmt: skip
         (tmp_path / name).write_text("mine")
     monkeypatch.setattr("sys.argv", ["lucency", *words])
     assert call() == 2

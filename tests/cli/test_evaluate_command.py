@@ -40,6 +40,18 @@ def test_one_network_of_a_file_is_evaluated_as_in_its_run(at_work: Path, tmp_pat
     assert page["macro"] == answer["macro"]
 
 
+def test_files_that_are_in_the_folder_are_kept(at_work: Path, tmp_path: Path):
+    mine = tmp_path / "metrics.csv"
+    mine.write_text("my own")
+    words = ["evaluate", "mine.csv", *LABELS, "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert "metrics.csv is there, by somebody else: choose another folder" in str(done.exception)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(mine.name, "my own")]
+    mine.unlink()
+    for _ in range(2):
+        evaluated(*words[1:])
+
+
 def test_networks_of_a_run_are_compared_too(at_work: Path, tmp_path: Path):
     answer = evaluated("runs/demo", "--out", str(tmp_path / "out"))
     assert set(answer["ranking"]) == {"demo/test_resnet", "demo/test_convnext"}

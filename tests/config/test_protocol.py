@@ -298,7 +298,7 @@ def test_a_change_arrives(tmp_path: Path, change: str, key: str, value: object):
         ("training.epoch=1", "training.epoch: unknown key; nearest is 'epochs'"),
         ("network.0.nmae=alexnet", "network.0.nmae: unknown key; nearest is 'name'"),
         ("network.0=alexnet", 'network.0: .*found "alexnet"'),
-        ("=3", "unknown key"),
+        ("=3", "expected key=value, for example training.epochs=3"),
     ],
 )
 def test_a_change_of_nothing_is_one_line(tmp_path: Path, change: str, message: str):

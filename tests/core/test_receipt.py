@@ -19,11 +19,11 @@ import pytest
 
 from lucency.core.files import LOCKLESS, BusyError
 from lucency.core.locks import locked
+from lucency.core.saved_files import fingerprint_file
 from lucency.core.stage import (
     RECEIPT,
     differences,
     fingerprint,
-    fingerprint_file,
     fingerprint_of,
     is_complete,
     produce,

@@ -13,9 +13,12 @@ from markdown_it import MarkdownIt
 
 from cards import plain, tables
 from lucency.core.saved_files import read_json
+from lucency.core.stage import RECEIPT
+from lucency.core.written import WRITTEN
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.deploy.model_card import escape, model_card, traps_of
 from lucency.deploy.model_export import export_model
+from lucency.pipeline.film_predictors import open_predictor
 from lucency.pipeline.run import open_run_folder
 from workplace import NETWORKS
 
@@ -46,8 +49,8 @@ def card(folder: Path) -> str:
 
 @pytest.fixture
 def altered(folder: Path, tmp_path: Path) -> Path:
-    """A copy of the run that a test may change."""
-    return shutil.copytree(folder, tmp_path / "run")
+    """A copy of the run that a test may change: of a version that noted no tables."""
+    return shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns(WRITTEN))
 
 
 def require_equal(shown: str, value: float, low: float, high: float) -> None:
@@ -250,6 +253,21 @@ def test_an_ensemble_names_its_members_and_their_weights(combined: Path):
         assert [float(row[one]) for one in members] == [
             round(known.loc[row["finding"], one], 3) for one in members
         ]
+
+
+def test_a_part_of_a_run_names_no_other_network_the_best(combined: Path, tmp_path: Path):
+    run = Path(shutil.copytree(combined, tmp_path / "run"))
+    best = open_predictor(run).name
+    (run / "report" / RECEIPT).write_text('{"ensemble": "0123456789abcdef"}')
+    (run / "ensemble" / "leaderboard").rename(run / "elsewhere")
+    with pytest.raises(ValueError, match="its report ranks ensembles, and its folder ensemble"):
+        open_predictor(run)
+    assert open_predictor(run, name=NETWORKS[0]).name == NETWORKS[0]
+    (run / "elsewhere").rename(run / "ensemble" / "leaderboard")
+    assert open_predictor(run).name == best
+    (run / "protocol.toml").unlink()
+    with pytest.raises(ValueError, match="holds ensembles and no protocol"):
+        open_predictor(run)
 
 
 def test_what_was_not_kept_has_neither_card_nor_export(combined: Path, tmp_path: Path):

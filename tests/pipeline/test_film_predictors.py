@@ -20,6 +20,7 @@ from lucency.models.classifier import load_classifier, save_classifier
 from lucency.models.metadata import read_metadata
 from lucency.pipeline import film_predictors
 from lucency.pipeline.film_predictors import FilmOutputs, Home, find_home, open_predictor
+from lucency.pipeline.library import load
 from lucency.pipeline.run import refuse_trained_again
 from toys import FINDINGS, toy_films
 
@@ -274,3 +275,8 @@ def test_a_training_film_under_another_name_is_not_voted_for_by_its_patient():
     np.testing.assert_array_equal(unknown, named)
     near = known[:3] + np.float32(0.05)
     assert (rule.logit(Given(near, nobody)) != rule.logit(Given(near, own))).any()
+
+
+def test_an_empty_name_is_no_folder_of_films(folder: Path):
+    with pytest.raises(ValueError, match="found an empty name"):
+        load(folder).predict("")

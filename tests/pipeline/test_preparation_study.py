@@ -136,7 +136,7 @@ def test_every_cell_has_what_it_says_and_keeps_no_prepared_films(at_home: Path):
     assert {one.name for one in Path("out/cells").iterdir()} == set(CELLS)
     for cell in CELLS:
         names = {one.name for one in Path("out/cells", cell).iterdir()}
-        assert names == {"feature.npy", "rows.npy", "measures.csv", "receipt.json"}
+        assert names == {"feature.npy", "rows.npy", "measures.csv", "receipt.json", "written.json"}
     tables = {one.name for one in Path("out/evaluation").iterdir()}
     assert tables >= {"cells.csv", "measures.csv", "summary.csv", "about.json", "conclusion.txt"}
     page = Path("out/page/report.html").read_text()

@@ -204,7 +204,7 @@ def _usage_line(error: Any) -> str:
     """
     message = error.format_message().replace("Value error, ", "").rstrip(".?")  # of pydantic
     if not message or not error.ctx:
-        return f"{message}; see lucency --help" if message else ""
+        return f"{message}; see {_command_named(sys.argv[1:])} --help" if message else ""
     if hasattr(error, "possibilities"):  # of an option that there is not
         from lucency.core.manifest import nearest
 
@@ -212,6 +212,19 @@ def _usage_line(error: Any) -> str:
         near = nearest(error.option_name, error.possibilities or ())
         message = error.message + (f"; {meant}" if meant else near)
     return f"{message}; see {error.ctx.command_path} --help"
+
+
+def _command_named(words: list[str]) -> str:
+    """Return the command that words begin with, as far as it is known.
+
+    >>> _command_named(["data", "phantom", "--out"]), _command_named(["--set"])
+    ('lucency data phantom', 'lucency')
+    """
+    known = {**dict.fromkeys(command.__name__ for command in COMMANDS), **GROUPS}
+    found = words[:1] if words and words[0] in known else []
+    if found and known[found[0]]:
+        found += [word for word in words[1:2] if not word.startswith("-")]
+    return " ".join(["lucency", *found])
 
 
 def _command_meant(group: Any, name: str) -> str:

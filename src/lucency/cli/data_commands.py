@@ -20,8 +20,8 @@ data_group = typer.Typer(
 
 @data_group.command()
 def phantom(  # noqa: PLR0913 - the knobs of one data set
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The data set's folder.")],
-    films: Annotated[int, typer.Option(min=1, help="Number of films.")] = 200,
+    out: Annotated[Path, options.to_own_folder("The data set's folder.")],
+    films: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of films.")] = 200,
     size: Annotated[int, typer.Option(help="Their side in pixels.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     label_noise: Annotated[float, typer.Option(help="Share of labels made wrong.")] = 0.0,

@@ -59,6 +59,7 @@ def predict(  # noqa: PLR0913 - the options of one command
     elif root or labels or changes:
         raise ValueError("--root, --labels and --set are about --source: expected it beside them")
     else:
+        options.refuse_columns(image_column, patient_column, about="--source")
         shown, table = predict_disk(model, films or [], name=name, engine=engine)
     if csv:
         write_table(table, csv, float_format="%.6f")

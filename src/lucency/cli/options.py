@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +37,7 @@ def check_place(file: Path | None) -> Path | None:
 
 def check_figure(file: Path | None) -> Path | None:
     """Return an SVG file to write; ValueError as in `check_place`, and for another kind."""
-    if file is not None and file.suffix != ".svg":
+    if file is not None and file.suffix.lower() != ".svg":
         raise ValueError(f"--figure {file}: expected a file name that ends in .svg")
     return check_place(file)
 
@@ -56,18 +56,27 @@ def check_folder(folder: Path | None) -> Path | None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
     above = real_place(folder).parents
-    _refuse_others_folders(folder, above)
+    _refuse_others_folders(folder, *above)
+    for place in above:
+        if (place / "model.json").is_file():
+            raise ValueError(f"{place} holds an exported model: choose another --out")
     check_writable(next(place for place in (folder, *above) if place.is_dir()))
     return folder
 
 
-def _refuse_others_folders(folder: Path, above: Sequence[Path]) -> None:
-    for place in (folder, *above):
+def check_own_folder(folder: Path | None) -> Path | None:
+    """Return the folder of a run; ValueError for a new one inside of another run."""
+    if folder is not None and not (folder / "protocol.toml").is_file():
+        from lucency.core.files import real_place
+
+        _refuse_others_folders(*real_place(folder).parents)
+    return folder
+
+
+def _refuse_others_folders(*places: Path) -> None:
+    for place in places:
         if (place / "protocol.toml").is_file() and (place / "manifest").is_dir():
             raise ValueError(f"{place} holds a run: choose another --out")
-    for place in above:
-        if (place / "model.json").is_file():
-            raise ValueError(f"{place} holds an exported model: choose another --out")
 
 
 def check_csv(file: Path | None) -> Path | None:
@@ -80,6 +89,14 @@ def check_csv(file: Path | None) -> Path | None:
 def label_columns(image_column: str, patient_column: str) -> dict[str, str]:
     """Return the columns of a label file, as the options name them, by the keys of a protocol."""
     return {"image_column": image_column, "patient_column": patient_column}
+
+
+def refuse_columns(image_column: str, patient_column: str, *, about: str) -> None:
+    """Raise ValueError where columns of a label file are named beside what has none."""
+    if (image_column, patient_column) != ("image", "patient"):
+        raise ValueError(
+            f"--image-column and --patient-column are about {about}: expected it beside them"
+        )
 
 
 def chosen_source(
@@ -148,6 +165,11 @@ def to_folder(about: str) -> Any:
     return typer.Option("--out", metavar="DIR", help=about, callback=check_folder)
 
 
+def to_own_folder(about: str) -> Any:
+    """Return the option --out of a run or of another folder of stages, which lies in no run."""
+    return typer.Option("--out", metavar="DIR", help=about, callback=check_own_folder)
+
+
 def choose_engine(engine: str) -> str:
     """Let films be worked on by this engine; ValueError for one that cannot be had."""
     from lucency.core import engines
@@ -172,8 +194,8 @@ def require_service() -> None:
 ProtocolFile = Annotated[
     Path, typer.Argument(metavar="PROTOCOL", help="A name of `lucency protocols`, or a .toml file.")
 ]
-RunOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")]
-StudyOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The study's folder.")]
+RunOut = Annotated[Path, to_own_folder("The run's folder.")]
+StudyOut = Annotated[Path, to_own_folder("The study's folder.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. training.epochs=3."),

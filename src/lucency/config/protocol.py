@@ -529,7 +529,7 @@ def _place(choices: dict[str, Any], folder: Path) -> None:
 
 def _apply(choices: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
-    if not equals:
+    if not (equals and key.strip()):
         raise ValueError(
             f"--set {printable(change)}: expected key=value, for example training.epochs=3"
         )
@@ -634,7 +634,12 @@ def _sections() -> dict[str, type[BaseModel]]:
 def _explain_one(first: ErrorDetails, place: str, within: str) -> str:
     found = without_credentials(json.dumps(first["input"], default=str))
     if first["type"] == "extra_forbidden":
-        return f"{printable(place)}: unknown key{nearest_key(within + place)}"
+        hint = nearest_key(within + place)
+        if not hint and isinstance(first["input"], dict | list) and place in first["loc"]:
+            known = [name for name in _sections() if name and "." not in name]
+            expected = ", ".join([*known, "network", "external"])
+            return f"{printable(place)}: unknown section; expected one of {expected}"
+        return f"{printable(place)}: unknown key{hint}"
     if first["type"] == "missing":
         return f"{place} is missing: a protocol needs it"
     if first["type"] == "too_short":

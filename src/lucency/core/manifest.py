@@ -28,6 +28,7 @@ from lucency.core.files import BYTES, write_table, write_whole
 from lucency.core.film_shards import SHARDS, FilmShards, open_shards
 from lucency.core.memory import says_out_of_memory
 from lucency.core.saved_files import ANEW, SavedFields, naming_damage, read_fields, read_json
+from lucency.core.written import refuse_changed
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -420,8 +421,8 @@ def read_table(
 
     Bytes of file names that are no UTF-8 are read as `write_table` writes them.
 
-    Raises ValueError, with the remedy, for a file that is empty, cut short or no table, or without
-    one of `columns`.
+    Raises ValueError, with the remedy, for a file that is empty, cut short or no table, without one
+    of `columns`, or other than its stage wrote it.
     """
     try:
         content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -445,6 +446,7 @@ def read_table(
         )
     if lacking := [name for name in columns if name not in table]:
         raise ValueError(f"{file}: found a table without the column {lacking[0]!r}; {remedy}")
+    refuse_changed(file, content, remedy=remedy)
     return table
 
 

@@ -185,5 +185,11 @@ def read_arrays(
 
 
 def fingerprint_content(content: bytes) -> str:
-    """Return 16 hexadecimal digits of a file's content, as `stage.fingerprint_file` does."""
+    """Return 16 hexadecimal digits of a file's content, as `fingerprint_file` does."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def fingerprint_file(file: Path) -> str:
+    """Return 16 hexadecimal digits of a file's content (SHA-256)."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]

@@ -35,6 +35,7 @@ from lucency.core.memory import check_room
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 from lucency.core.saved_files import read_json
+from lucency.core.written import WRITTEN, note_written
 
 Inputs = Mapping[str, object]
 RECEIPT, NOTE = "receipt.json", "inputs.json"
@@ -86,6 +87,7 @@ def _lend(
     if (out / RECEIPT).exists():
         raise BusyError(f"{out} has just been finished by another process: try again")
     folder.mkdir(exist_ok=True)
+    (folder / WRITTEN).unlink(missing_ok=True)  # of a stage that was killed as it ended
     note = folder / NOTE
     if any(file.name != NOTE for file in folder.iterdir()):
         for file in (note, folder / RECEIPT):
@@ -101,6 +103,7 @@ def _lend(
         refuse_full_disk(error, Path(os.fsdecode(written)) if named else folder)
         raise
     flush_tree(folder)  # before the receipt, which says that all is there
+    note_written(folder, besides=(RECEIPT, NOTE))
     write_whole(folder / RECEIPT, _text(inputs))
     note.unlink()
     _finish(folder, out, inputs=inputs)
@@ -162,12 +165,6 @@ def fingerprint(inputs: Inputs) -> str:
 def fingerprint_of(folder: Path) -> str:
     """Return the fingerprint of what a finished folder was made from."""
     return fingerprint(read_json(folder / RECEIPT))
-
-
-def fingerprint_file(file: Path) -> str:
-    """Return 16 hexadecimal digits of a file's content (SHA-256)."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def differences(was: Inputs, now: Inputs) -> list[str]:

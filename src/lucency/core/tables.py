@@ -25,6 +25,7 @@ from lucency.core.manifest import counted, read_table
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import say
 from lucency.core.saved_files import ANEW, JSON_DAMAGE, naming_damage
+from lucency.core.written import refuse_changed, writing_into
 
 Value = TypeVar("Value")
 Answer = dict[str, Any]  # of a command, for people or for JSON
@@ -36,6 +37,7 @@ INVISIBLE = r"[\s\u00ad\u200b-\u200f\u2060\ufeff]+"  # blanks, and what no one s
 BLANKS = re.compile(f"^{INVISIBLE}|{INVISIBLE}$")  # around a text
 AROUND = "".join(filter(BLANKS.fullmatch, map(chr, (*range(0x3001), 0xFEFF))))  # what they may be
 NO_SUFFIX = "\0"  # ends a path that has lost its suffix
+CONCLUSION = "conclusion.txt"
 NOWHERE = -1  # the row of a film that fits none
 MOST_FOLDERS = 64  # of a common path, in place of which another may stand
 
@@ -52,16 +54,33 @@ class Audit:
 
 def write_audit(audit: Audit, folder: Path) -> None:
     """Write each table as NAME.csv, and conclusion.txt; ValueError where other tables are."""
-    others = sorted({file.stem for file in folder.glob("*.csv")} - {*audit.tables})
+    names = {f"{name}.csv" for name in audit.tables}
+    others = sorted({file.name for file in folder.glob("*.csv")} - names)
     if others:
         raise ValueError(
-            f"{folder} holds {others[0]}.csv of something else: choose another folder (--out)"
+            f"{folder} holds {others[0]} of something else: choose another folder (--out)"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in audit.tables.items():
-        write_table(table, folder / f"{name}.csv")
     lines = "\n".join([*audit.remarks, audit.conclusion])
-    write_whole(folder / "conclusion.txt", f"{lines}\n")
+    with writing_into(folder, {*names, CONCLUSION}):
+        for name, table in audit.tables.items():
+            write_table(table, folder / f"{name}.csv")
+        write_whole(folder / CONCLUSION, f"{lines}\n")
+
+
+def files_of(value: object) -> dict[str, object]:
+    """Return what `save_tables` writes by the names of its files."""
+    held = {name: one for name, one in vars(value).items() if not _is_empty(one)}
+    return {f"{name}{_suffix(one)}": one for name, one in held.items()}
+
+
+def _is_empty(held: object) -> bool:
+    return isinstance(held, pd.DataFrame) and not len(held.columns)
+
+
+def _suffix(held: object) -> str:
+    if isinstance(held, pd.DataFrame):
+        return ".csv"
+    return ".txt" if isinstance(held, str) else ".json"
 
 
 def save_tables(value: object, folder: Path) -> None:
@@ -69,13 +88,12 @@ def save_tables(value: object, folder: Path) -> None:
 
     A table without columns, which CSV cannot state, has no file.
     """
-    for name, held in vars(value).items():
-        if isinstance(held, str):
-            write_whole(folder / f"{name}.txt", held + "\n")
-        elif not isinstance(held, pd.DataFrame):
-            write_whole(folder / f"{name}.json", json.dumps(held, indent=1))
-        elif len(held.columns):
-            write_table(held, folder / f"{name}.csv")
+    for name, held in files_of(value).items():
+        if isinstance(held, pd.DataFrame):
+            write_table(held, folder / name)
+        else:
+            text = held + "\n" if isinstance(held, str) else json.dumps(held, indent=1)
+            write_whole(folder / name, text)
 
 
 def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Value:
@@ -91,14 +109,20 @@ def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Va
             held[name] = read_table(file, text=text)
         elif (file := place.with_suffix(".txt")).is_file():
             with naming_damage(file):
-                held[name] = file.read_text(encoding="utf-8").strip()
+                held[name] = _read_whole(file).decode().strip()
         elif (file := place.with_suffix(".json")).is_file():
             with naming_damage(file, kinds=JSON_DAMAGE):
-                held[name] = json.loads(file.read_text(encoding="utf-8"))
+                held[name] = json.loads(_read_whole(file))
     needed = [name for name, one in signature(kind).parameters.items() if one.default is one.empty]
     for name in (name for name in needed if name not in held):
         raise ValueError(f"{folder}: its table {name}.csv is absent; {ANEW}")
     return kind(**held)
+
+
+def _read_whole(file: Path) -> bytes:
+    content = file.read_bytes()
+    refuse_changed(file, content)
+    return content
 
 
 def refuse_same_files(files: Sequence[Path]) -> None:

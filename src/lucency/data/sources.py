@@ -33,7 +33,8 @@ from lucency.core.manifest import (
 )
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
-from lucency.core.stage import fingerprint_file, produce
+from lucency.core.saved_files import fingerprint_file
+from lucency.core.stage import produce
 from lucency.core.stores import resolved_place
 from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent

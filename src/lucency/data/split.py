@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from lucency.config.sections import Source, Split
 from lucency.core.manifest import APART, PARTS, SOURCE, Manifest, counted, listed, nearest
 from lucency.core.progress import say
-from lucency.core.stage import fingerprint_file
+from lucency.core.saved_files import fingerprint_file
 from lucency.core.tables import match_films
 from lucency.data.csv_tables import read_names
 from lucency.data.dicom_source import names_of_films

@@ -29,6 +29,7 @@ from lucency.core.stage import produce
 from lucency.data.dicom import decode_dicom_deep, eight_bits, is_dicom
 from lucency.data.dicom_elements import quiet_pydicom
 from lucency.deploy.film_answers import about_model
+from lucency.deploy.openapi import EXPLAIN_METHODS
 from lucency.explain.heatmaps import Heatmaps, blend, even_centres
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ def results_of(
     Heat maps are of the findings that reach their thresholds; `method` "none" makes none. Raises
     ValueError for a film that is not a readable DICOM file, and for a method that the model lacks.
     """
+    if method not in ("none", *EXPLAIN_METHODS):
+        from lucency.explain.methods.registry import check_methods  # loads torch
+
+        check_methods([method])
     found = dict[Path, Results]()
     for film in films:
         content = film.read_bytes() if film.is_file() else b""

@@ -16,7 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lucency.core.predictions import Predictions
-from lucency.core.stage import fingerprint, fingerprint_file
+from lucency.core.saved_files import fingerprint_file
+from lucency.core.stage import fingerprint
 from lucency.evaluation.conformal import sets_as_plain
 from lucency.evaluation.unfamiliarity import FILE, FOLDER, UNLIKE, described_distance
 from lucency.explain.heatmaps import Centres, Corners, enlarge

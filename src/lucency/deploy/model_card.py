@@ -38,7 +38,8 @@ from lucency.core.manifest import (
     read_table,
 )
 from lucency.core.plan import Plan, load_plan
-from lucency.core.stage import RECEIPT, fingerprint_file, fingerprint_of
+from lucency.core.saved_files import fingerprint_file
+from lucency.core.stage import RECEIPT, fingerprint_of
 from lucency.core.tables import load_tables
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.split import set_apart

@@ -26,8 +26,8 @@ from lucency.core.manifest import Prepared, counted, listed, load_prepared
 from lucency.core.plan import Plan, joined, load_plan
 from lucency.core.predictions import load_predictions
 from lucency.core.progress import progress, say
-from lucency.core.saved_files import naming_damage, read_json, write_json
-from lucency.core.stage import NOTE, fingerprint_file, fingerprint_of, is_complete, produce
+from lucency.core.saved_files import fingerprint_file, naming_damage, read_json, write_json
+from lucency.core.stage import NOTE, fingerprint_of, is_complete, produce
 from lucency.core.tables import Answer
 from lucency.deploy.model_card import NOTICE, kind_of, model_card, require_kept, software
 from lucency.ensemble.fitted import (

@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from lucency.core.files import write_whole
 from lucency.core.manifest import counted
 from lucency.core.memory import says_out_of_memory
-from lucency.core.saved_files import fingerprint_content, naming_damage, why_damaged
-from lucency.core.stage import fingerprint_file
+from lucency.core.saved_files import (
+    fingerprint_content,
+    fingerprint_file,
+    naming_damage,
+    why_damaged,
+)
 from lucency.models.metadata import (
     WEIGHTS,
     Metadata,

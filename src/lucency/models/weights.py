@@ -26,8 +26,8 @@ from torch.serialization import safe_globals
 from torchvision.models import AlexNet_Weights
 
 from lucency.config.sections import PLACES_OF_NETWORKS, Network
-from lucency.core.saved_files import TENSOR_DAMAGE, naming_damage
-from lucency.core.stage import fingerprint, fingerprint_file
+from lucency.core.saved_files import TENSOR_DAMAGE, fingerprint_file, naming_damage
+from lucency.core.stage import fingerprint
 from lucency.models.foundation import FOUNDATIONS
 from lucency.models.heads import HeadedNetwork, head_names
 from lucency.models.networks import AlexNet, build_body

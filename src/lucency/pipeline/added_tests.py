@@ -14,7 +14,8 @@ from lucency.core.files import BusyError, no_leftovers
 from lucency.core.locks import locked
 from lucency.core.progress import say
 from lucency.core.stage import RECEIPT, fingerprint_of
-from lucency.core.tables import Answer, save_tables
+from lucency.core.tables import Answer, files_of, save_tables
+from lucency.core.written import writing_into
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.pipeline import stages
 from lucency.pipeline.external_stage import (
@@ -122,8 +123,8 @@ def answer(folder: Path, found: ExternalValidation, *, out: Path | None) -> Answ
     """Return an external test for people and programs; its tables are written to `out`, too."""
     place = folder / EXTERNAL / found.about["name"] / "evaluation"
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        save_tables(found, out)
+        with writing_into(out, files_of(found)):
+            save_tables(found, out)
     return {
         "conclusion": found.conclusion,
         **found.about,

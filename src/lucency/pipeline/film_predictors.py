@@ -37,8 +37,8 @@ from lucency.core.parallel import usable_cores
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
-from lucency.core.saved_files import SavedFields, read_fields
-from lucency.core.stage import RECEIPT, fingerprint, fingerprint_file
+from lucency.core.saved_files import SavedFields, fingerprint_file, read_fields
+from lucency.core.stage import RECEIPT, fingerprint
 from lucency.core.tables import film_tail, fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
 from lucency.ensemble.retrieval import NOBODY
@@ -55,12 +55,12 @@ from lucency.models.metadata import (
     NETWORK,
     Metadata,
     TrainedNetwork,
-    how_to_replace,
     read_metadata,
     read_model,
 )
 from lucency.models.onnx_runtime import SUM, OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
+from lucency.pipeline.no_predictor import ranks_lost_ensembles, why_nothing_predicts
 from lucency.pipeline.run import (
     command_of,
     open_run_folder,
@@ -78,7 +78,6 @@ Pixels = UInt8[np.ndarray, "n h w"]
 SNAPSHOT = " snapshot "  # between a network's name and the number of its snapshot
 WEIGHTS, ONNX = "weights.safetensors", "classifier.onnx"
 ORIGIN, EXPORTER = "origin", 1  # in an ONNX file's metadata; raised where files change
-OF_WEIGHTS = (".safetensors", ".pth", ".pt")  # endings of files
 EXPORTING = Lock()  # torch exports one network at once
 NVIDIA = Path("/dev/nvidiactl")  # there where the driver of a GPU is
 
@@ -371,6 +370,11 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
         raise ValueError(
             f"{folder} has no {name!r}; expected one of {', '.join(known)}{nearest(name, known)}"
         )
+    if not name and ranks_lost_ensembles(folder):
+        raise ValueError(
+            f"{folder}: its report ranks ensembles, and its folder ensemble/leaderboard is absent: "
+            f"copy the run whole, go on with {command_of(folder)}, or name a network (--model)"
+        )
     chosen = name or home.own or highest(validation_scores(home))
     return _network_of(home, chosen) if chosen in home.networks else _fitted_of(home, chosen)
 
@@ -433,9 +437,11 @@ def find_home(folder: Path) -> Home:
         where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
         raise ValueError(f"{folder} holds variants: name the folder of one, such as {where}")
     if not trained:
-        raise ValueError(_nothing(folder))
+        raise ValueError(why_nothing_predicts(folder))
     networks = {place.name: place for place in trained}
     if not (folder / "protocol.toml").is_file():
+        if (folder / "ensemble").is_dir():
+            raise ValueError(f"{folder} holds ensembles and no protocol.toml: copy the run whole")
         return Home(folder=folder, networks=networks)
     run = open_run_folder(folder)
     own = {network.name for network in run.protocol.network}
@@ -462,38 +468,6 @@ def _beside_networks(folder: Path) -> list[str]:
         return []
     table = read_table(file, text=("network", "kind"), columns=("network", "kind"))
     return table.loc[table["kind"] != "network", "network"].tolist()
-
-
-def _nothing(folder: Path) -> str:
-    """Return why nothing in a folder predicts, and what to do."""
-    if not folder.exists():
-        return f"{folder}: no such folder; expected that of a run, of a network, or an exported one"
-    if folder.is_file():
-        return f"{folder} is a file; {_instead_of(folder)}"
-    if (folder / MODEL_ONNX).is_file() or (folder / DATA).is_file():
-        return f"{folder} holds no {MODEL}, which lucency export wrote: export the model anew"
-    if (folder / WEIGHTS).is_file():
-        return f"{folder} holds no {METADATA}: {how_to_replace(folder)}"
-    if (folder / "protocol.toml").is_file():
-        return f"{folder} has no trained network yet: go on with {command_of(folder)}"
-    runs = sorted(file.parent for file in folder.glob("*/protocol.toml"))
-    such = f", such as {runs[0]}" if runs else ""
-    return f"{folder} holds no trained network: expected the folder of a run{such}"
-
-
-def _instead_of(file: Path) -> str:
-    """Return what to do where a file is named in place of the folder of what predicts."""
-    if file.suffix == ".onnx":
-        return f"expected a folder, with {MODEL} beside {MODEL_ONNX}: lucency export RUN --out DIR"
-    if file.suffix in OF_WEIGHTS:
-        return (
-            "expected the folder of a run, which begins with such weights by lucency run PROTOCOL "
-            f"--out DIR --set network.0.weights={file}"
-        )
-    return (
-        "expected the folder of a run or of an exported model, which lucency run or lucency export "
-        "made; films are named behind it"
-    )
 
 
 def _exported_home(folder: Path, *, around: tuple[Path, ...] = ()) -> Home:

@@ -201,6 +201,8 @@ class Model:
             return self._array(film, number)
         about = {"findings": self.findings, "preparation": self.preparation}
         if not isinstance(film, Prepared):
+            if not str(film):
+                raise ValueError("films: found an empty name, expected a file or a folder")
             return _prepared(films_below([Path(film)]), **about)
         if film.preparation == self.preparation:
             return replace(film, manifest=_labelled(film.manifest, self.findings))

@@ -36,11 +36,11 @@ from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.progress import printable, say
+from lucency.core.saved_files import fingerprint_file
 from lucency.core.stage import (
     NOTE,
     RECEIPT,
     differences,
-    fingerprint_file,
     fingerprint_of,
     inputs_of,
     is_complete,
@@ -419,7 +419,8 @@ def validation_auc(network: Path) -> float:
 
 def read_history(network: Path) -> pd.DataFrame:
     """Return what a network's training has written of every epoch: losses, AUC, seconds, speed."""
-    return read_table(network / "history.csv", text=(), columns=HISTORY)
+    remedy = how_to_replace(network)
+    return read_table(network / "history.csv", text=(), columns=HISTORY, remedy=remedy)
 
 
 def count_epochs(history: pd.DataFrame) -> int:

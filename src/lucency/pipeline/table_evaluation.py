@@ -12,6 +12,7 @@ from lucency.core.files import write_table
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions, why_no_predictions
 from lucency.core.tables import refuse_same_files
+from lucency.core.written import writing_into
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
@@ -129,15 +130,17 @@ def _answer_of(
         answer = compared(found.ranking, found.comparison)
     if out is None:
         return answer
-    out.mkdir(parents=True, exist_ok=True)
-    for name, table in written.items():
-        write_table(table, out / f"{name}.csv")
-    if films is None:
-        return {**answer, "tables": out}
-    from lucency.report.predictions_page import write_external_page  # imports a library to draw
+    page = {} if films is None else {"report": out / "report.html"}
+    with writing_into(
+        out, [*(f"{name}.csv" for name in written), *(p.name for p in page.values())]
+    ):
+        for name, table in written.items():
+            write_table(table, out / f"{name}.csv")
+        if films is not None:
+            from lucency.report.predictions_page import write_external_page  # a library to draw
 
-    write_external_page(tests, evaluation=found, films=films, out=out, tables=tables)
-    return {**answer, "tables": out, "report": out / "report.html"}
+            write_external_page(tests, evaluation=found, films=films, out=out, tables=tables)
+    return {**answer, "tables": out, **page}
 
 
 def metrics_by_finding(metrics: pd.DataFrame) -> dict[str, object]:

@@ -31,6 +31,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lucency.config.protocol import without_folders
 from lucency.core.files import write_whole
@@ -42,6 +43,7 @@ PACKAGES = (
 )  # fmt: skip
 NOTICE = "For research only, not a medical device."
 BESIDE = (r"bias \+[.\d]+", r"[.\d]+ by chance", "no interval")  # the first that a note holds
+DRAWN_BY = ("Software", f"Lucency. {NOTICE}")  # a PNG's text, from its first bytes on
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 NO_NAME = re.compile(r"[^\w.+-]+")  # not allowed in the name of a file
 QUALITY = 85  # of JPEG
@@ -167,8 +169,9 @@ def standalone_svg(drawing: str) -> str:
 
 def png(figure: Figure) -> bytes:
     """Return a figure as a PNG file, on a white background."""
-    file = io.BytesIO()
-    _drawn(figure).save(file, format="png")
+    file, text = io.BytesIO(), PngInfo()
+    text.add_text(*DRAWN_BY)
+    _drawn(figure).save(file, format="png", pnginfo=text)
     return file.getvalue()
 
 

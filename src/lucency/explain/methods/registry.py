@@ -73,10 +73,7 @@ def check_request(
     for several in (methods, findings):
         if twice := [name for name in several if list(several).count(name) > 1]:
             raise ValueError(f"{twice[0]!r} is named twice: expected each once")
-    for method in methods:
-        if method not in HEATMAPS:
-            near = nearest(method, HEATMAPS)
-            raise ValueError(f"method {method!r} is unknown: expected {', '.join(HEATMAPS)}{near}")
+    check_methods(methods)
     for finding in findings:
         if finding not in classifier.findings:
             near = nearest(finding, classifier.findings)
@@ -84,6 +81,14 @@ def check_request(
             raise ValueError(
                 f"the classifier does not know {finding!r}: expected some of {known}{near}"
             )
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raise ValueError for an unknown method."""
+    for method in methods:
+        if method not in HEATMAPS:
+            near = nearest(method, HEATMAPS)
+            raise ValueError(f"method {method!r} is unknown: expected {', '.join(HEATMAPS)}{near}")
 
 
 def centres_of(

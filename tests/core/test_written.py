@@ -1,0 +1,95 @@
+"""Tables that were changed after a stage wrote them, and files that are somebody else's."""
+
+import pandas as pd
+import pytest
+
+from lucency.core.files import write_table
+from lucency.core.manifest import read_table
+from lucency.core.stage import produce
+from lucency.core.tables import Audit, write_audit
+from lucency.core.written import WRITTEN, writing_into
+
+ROWS = pd.DataFrame({"image": ["a.png", "b.png", "c.png"], "score": [0.25, 0.5, 0.75]})
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return produce(
+        tmp_path / "stage", inputs={"seed": 0}, write=lambda out: write_table(ROWS, out / "t.csv")
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda text: text.replace("b.png,0.5\n", ""), id="a-row-gone"),
+        pytest.param(lambda text: text.replace("0.75", "0.85"), id="another-number"),
+        pytest.param(lambda text: text.replace("\n", "\r\n"), id="other-ends-of-lines"),
+        pytest.param(lambda text: text + "d.png,1\n", id="a-row-more"),
+    ],
+)
+def test_a_stage_s_table_that_was_changed_is_refused(stage, change):
+    table = stage / "t.csv"
+    assert read_table(table, text=("image",)).equals(ROWS)
+    table.write_bytes(change(table.read_text()).encode())
+    with pytest.raises(ValueError, match=r"t\.csv was changed or replaced after it was written"):
+        read_table(table, text=("image",))
+
+
+def test_a_stage_of_before_has_no_fingerprints_and_is_read(stage):
+    (stage / WRITTEN).unlink()
+    (stage / "t.csv").write_text("image,score\na.png,1.0\n")
+    assert len(read_table(stage / "t.csv", text=("image",))) == 1
+
+
+def test_a_stage_that_is_continued_may_read_its_new_tables(tmp_path):
+    def write(out):
+        write_table(ROWS if (out / "t.csv").exists() else ROWS[:1], out / "t.csv")
+        read_table(out / "t.csv", text=("image",))
+
+    partial = tmp_path / "stage.partial"
+    produce(tmp_path / "stage", inputs={}, write=write).rename(partial)  # killed as it ended
+    again = produce(tmp_path / "stage", inputs={}, write=write)
+    assert read_table(again / "t.csv", text=("image",)).equals(ROWS)
+
+
+def write_score(out, score):
+    with writing_into(out, ["scores.csv"]):
+        write_table(ROWS.assign(score=score), out / "scores.csv")
+
+
+def test_own_files_are_written_over(tmp_path):
+    write_score(tmp_path / "out", 0.1)
+    write_score(tmp_path / "out", 0.2)
+    assert set(read_table(tmp_path / "out" / "scores.csv", text=("image",))["score"]) == {0.2}
+
+
+def test_a_call_that_was_killed_is_repeated(tmp_path):
+    def killed():
+        with writing_into(tmp_path, ["a.csv", "b.csv"]):
+            write_table(ROWS, tmp_path / "a.csv")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    with writing_into(tmp_path, ["a.csv", "b.csv"]):
+        write_table(ROWS, tmp_path / "a.csv")
+
+
+def test_files_of_somebody_else_are_kept(tmp_path):
+    mine = tmp_path / "scores.csv"
+    mine.write_text("my,notes\n")
+    with pytest.raises(ValueError, match=r"scores\.csv is there, by somebody else: choose another"):
+        write_score(tmp_path, 0.1)
+    assert mine.read_text() == "my,notes\n"
+    assert not (tmp_path / WRITTEN).exists()
+
+
+def test_an_answer_that_somebody_wrote_in_is_kept(tmp_path):
+    audit = Audit(tables={"errors": ROWS}, shown=("errors",), remarks=(), conclusion="none")
+    write_audit(audit, tmp_path / "out")
+    table = tmp_path / "out" / "errors.csv"
+    table.write_text(table.read_text().replace("b.png", "b.png looks right"))
+    with pytest.raises(ValueError, match=r"errors\.csv was changed since it was written"):
+        write_audit(audit, tmp_path / "out")
+    assert "looks right" in table.read_text()
