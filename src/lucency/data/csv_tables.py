@@ -373,7 +373,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     where = _finding_columns(table, findings)
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
-        wanted = f"expected some of {', '.join(findings)}"
+        wanted = f"expected some of {', '.join(findings)}, the findings of the labels"
         raise ValueError(f"{file}: no column is named by a finding{hint}: {wanted}")
     if renamed := [f"{c!r} as {f}" for f, c in where.items() if not c.endswith(f)]:
         say(f"{file}: read are the columns {', '.join(renamed)}")

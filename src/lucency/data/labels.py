@@ -131,9 +131,11 @@ def read_labelled(
     if _is_manifest(file):
         _refuse_named(file, named, own={"image": "image", "patient": "patient"})
         return load_manifest(file.parent)
-    return films_of_table(
+    films = films_of_table(
         table, findings=findings, image_column=image_column, patient_column=patient_column
     )
+    _say_left_out(table, findings, named=(image_column, patient_column))
+    return films
 
 
 def read_nih(
@@ -557,16 +559,51 @@ def _findings(table: CsvTable) -> tuple[str, ...]:
             )
     else:
         findings = tuple(name for name in columns if _is_finding(table, name))
-        worded = {name: _first_answer(table, name) for name in columns if name not in findings}
-        for name, found in worded.items():
-            if found:
-                say(f"{found}, no label: write 1 and 0 where {name} is a finding")
+        _name_answers(table, findings)
     if not findings:
         raise ValueError(
             f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
             "column of 0, 1 and empty cells for each finding"
         )
     return findings
+
+
+def _name_answers(table: CsvTable, findings: tuple[str, ...]) -> None:
+    """Report columns whose cells mean labels in words; ValueError where there are no findings."""
+    first = {name: _first_answer(table, name) for name in table.columns if name not in findings}
+    worded = [name for name, found in first.items() if found]
+    if not worded:
+        return
+    meant = "is a finding" if len(worded) == 1 else "are findings"
+    line = f"{first[worded[0]]}, no label: write 1 and 0 where {listed(worded)} {meant}"
+    if not findings:
+        raise ValueError(f"{line}; expected a column of 0, 1 and empty cells for each finding")
+    say(line)
+
+
+def _say_left_out(table: CsvTable, findings: tuple[str, ...], *, named: Sequence[str]) -> None:
+    """Report the columns that are neither findings nor named, nor hold what is known not to be one.
+
+    Of a column in which some cells are labels the first that is none is shown.
+    """
+    known = {*NEVER_FINDINGS, *map(plain_name, named)}
+    left = [
+        name + _first_odd(table, name)
+        for name in table.columns
+        if name not in findings and not name.startswith(NAMELESS) and plain_name(name) not in known
+    ]
+    if left:
+        say(f"{table.file}: left out are {listed(left)}; read are {listed(findings)}")
+
+
+def _first_odd(table: CsvTable, name: str) -> str:
+    """Return the first cell that is no label and its line, in brackets, where others are labels."""
+    code = table.parse(name, _code)
+    is_label = np.isin(code, (0, 1))
+    if not is_label.any():
+        return ""
+    row = np.argmax(~is_label & ~np.isnan(code))
+    return f" ({str(table.columns[name][row])!r} in line {table.line[row]})"
 
 
 def _first_answer(table: CsvTable, name: str) -> str:
