@@ -86,6 +86,18 @@ def test_logits_and_probabilities_of_one_network_are_evaluated_alike(tmp_path: P
     assert set(SCALES) == {"probability", "percent", "logit"}
 
 
+@pytest.mark.parametrize("scale", ["probability", "logit"])
+def test_probabilities_that_are_called_logits_are_named(tmp_path: Path, capsys, scale: str):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv").rename(columns={"prob_Mass": "logit_Mass"})
+    if scale == "logit":
+        table["prob_Edema"] = np.log(table["prob_Edema"] / (1 - table["prob_Edema"]))
+    table.to_csv(tmp_path / "shares.csv", index=False)
+    _evaluated(tmp_path, "shares.csv", scale=scale)
+    line = "shares.csv: all scores in logit_Mass lie between 0 and 1: probabilities rather than"
+    assert line in capsys.readouterr().err
+
+
 def test_percent_is_read_where_it_is_written_and_never_called_logits(tmp_path: Path):
     write(tmp_path)
     own, table = _evaluated(tmp_path), pd.read_csv(tmp_path / "scores.csv").set_index("image")

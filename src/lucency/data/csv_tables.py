@@ -27,7 +27,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64, Shaped
 
 from lucency.core.files import why_no_file
-from lucency.core.manifest import counted, nearest
+from lucency.core.manifest import counted, listed, nearest
 from lucency.core.memory import says_out_of_memory
 from lucency.core.progress import say, shortened
 from lucency.core.tables import AROUND, PICTURE
@@ -381,6 +381,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     image = table.columns[key]
     _refuse_twice(table, key)
     score = [_scores_of(table, name) for name in where.values()]
+    _say_shares(file, dict(zip(where.values(), score, strict=True)))
     return Scores(
         findings=tuple(where),
         image=image,
@@ -587,6 +588,16 @@ def _scores_of(table: CsvTable, name: str) -> Float64[np.ndarray, " n"]:
     if np.isfinite(plain).all():
         return plain
     return table.parse_numbers(name, _parse_score).astype(np.float64)
+
+
+def _say_shares(file: Path, score: Mapping[str, Float64[np.ndarray, " n"]]) -> None:
+    """Report columns that are called logits and hold what are rather probabilities."""
+    named = {name: one for name, one in score.items() if name.casefold().startswith(PREFIXES[-1])}
+    if shares := [name for name, one in named.items() if ((one >= 0) & (one <= 1)).all()]:
+        say(
+            f"{file}: all scores in {listed(shares)} lie between 0 and 1: probabilities rather "
+            "than logits, it seems; --scale states what the table holds"
+        )
 
 
 def _parse_score(text: str) -> float:
