@@ -82,6 +82,7 @@ ENCODINGS = {  # that are reported
     "cp1252": "the text is not UTF-8, read as Windows-1252",
 }
 APOSTROPHE = re.compile(r"^'(?=[0-9])")
+EXCEL_TEXT = re.compile(r'="(.*)"')  # as Excel keeps leading zeros in a CSV table
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
@@ -333,12 +334,15 @@ def clean_text(text: str) -> str:
 
 
 def clean_id(text: str) -> str:
-    """Return a patient's id as `clean_text` does, without the apostrophe that marks text in Excel.
+    """Return a patient's id as `clean_text` does, without the signs that mark text in Excel.
 
-    >>> clean_id("'003"), clean_id("'t Hart")
-    ('003', "'t Hart")
+    >>> clean_id("'003"), clean_id('="003"'), clean_id("'t Hart")
+    ('003', '003', "'t Hart")
     """
-    return APOSTROPHE.sub("", clean_text(text))
+    text = clean_text(text)
+    if marked := EXCEL_TEXT.fullmatch(text):
+        text = clean_text(marked[1])
+    return APOSTROPHE.sub("", text)
 
 
 def parse_number(text: str) -> float:

@@ -68,7 +68,7 @@ Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a p
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
 ANSWERS = {"yes", "positive", "present", "wahr", "ja", "vrai", "oui", "+"}  # in small letters
 MOSTLY = 0.5  # share of stated cells of 0 or 1 from which a column is meant as a finding's
-UNKNOWN = {"-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing"}  # ages
+UNKNOWN = {"-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing"}  # in tables
 NOT_A_PATHOLOGY = "supportdevices"  # which CheXpert states beside No Finding
 AGE = re.compile(
     r"(>=?|\u2265)?\s*(-?[0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",
@@ -328,7 +328,7 @@ def _code(text: str) -> float:
 def _parse_years(text: str) -> float:
     """Return an age such as 58, 058Y, 011M, 005D or 90+ in years, NaN where it is unknown."""
     text = text.translate(DASHES)
-    if text.casefold() in MISSING | UNKNOWN:
+    if is_unknown(text):
         return np.nan
     parts = AGE.fullmatch(text)
     if not parts:
@@ -479,6 +479,11 @@ def patients_of(
     return number, {} if plain else {PATIENT_ID: name}
 
 
+def is_unknown(text: str) -> bool:
+    """Return whether a cell states no age or patient: it is empty, a dash or a word such as NA."""
+    return text.translate(DASHES).casefold() in MISSING | UNKNOWN
+
+
 def refuse_alike(patients: Iterable[str], *, where: str) -> None:
     """Raise ValueError where two of these patients' names differ in a way of writing alone.
 
@@ -520,9 +525,10 @@ def _of_one_length(names: Sequence[str]) -> bool:
 
 def _parse_patient(text: str) -> str:
     name = clean_id(text)
-    if name.casefold() in MISSING:
+    if is_unknown(name):
         raise ValueError(
-            f"found {name or 'nothing'}, expected a patient: films of one patient belong together"
+            f"found {name or 'nothing'}, expected a patient: films of one patient belong together; "
+            "leave the film out, or give each patient an id"
         )
     if SHORTENED.fullmatch(name):
         raise ValueError(
