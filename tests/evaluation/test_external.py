@@ -201,6 +201,17 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path: Path, what: str):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_label_file_that_has_lost_leading_zeros_is_named_itself(tmp_path: Path):
+    write(tmp_path)
+    labels = pd.read_csv(tmp_path / "labels.csv")
+    number = labels["image"].str.removesuffix(".png").astype(int)
+    labels.assign(image=number).to_csv(tmp_path / "labels.csv", index=False)
+    (tmp_path / "scores.csv").write_text("image,Mass\n007.png,0.5\n008.png,0.5\n")
+    message = r"7 is labelled, not '007.png': labels.csv has lost leading zeros: save that column"
+    with pytest.raises(ValueError, match=message):
+        _evaluated(tmp_path)
+
+
 def test_findings_without_a_column_are_left_out_and_other_columns_named(tmp_path: Path):
     write(tmp_path)
     table = pd.read_csv(tmp_path / "scores.csv").drop(columns="prob_Edema")
