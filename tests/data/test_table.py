@@ -194,6 +194,24 @@ def test_a_column_that_is_named_in_vain_is_refused(tmp_path: Path):
     assert len(read_labelled(nih, image_column="image index", patient_column="Patient ID")) == 1
 
 
+@pytest.mark.parametrize(
+    ("what", "column", "other"),
+    [
+        ("patient", "Mass", "a finding's"),
+        ("patient", "image", "that of images"),
+        ("image", "Mass", "a finding's"),
+    ],
+)
+def test_a_column_of_another_use_is_no_patient_and_no_image(
+    tmp_path: Path, what: str, column: str, other: str
+):
+    message = f"'{column}' is named as that of {what}s and is {other}; expected .* --{what}-column"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, TABLE, **{f"{what}_column": column})
+    with pytest.raises(ValueError, match=message):
+        read_labelled(tmp_path / "labels.csv", **{f"{what}_column": column})
+
+
 def test_patients_are_shown_as_they_are_written(tmp_path: Path):
     films = read(tmp_path, TABLE.replace("17", "007"))
     assert films.patient_id.tolist() == ["Anna", "Bert", "Anna", "007"]

@@ -192,13 +192,19 @@ def films_of_table(
     capitals) where the table has them; the further `columns`, as numbers where all their cells are
     numbers, else as text; path, which is empty.
     Raises ValueError for an absent column, for a label that is not 0, 1, -1 or empty or contradicts
-    No Finding, for an image that is listed twice, and for one of `columns` that has another use.
+    No Finding, for an image that is listed twice, for one of `columns` that has another use, and
+    where images, patients and findings are not different columns.
     """
     for name in columns:
         if name in (*findings, *RESERVED_FACTS):
             raise ValueError(f"data.columns: {name!r} is no fact but has a use of its own")
     names = (image_column, patient_column, *findings, *columns)
     where = find_columns(table, *names, optional=("age", "sex", "view"))
+    _refuse_shared(
+        table,
+        {"image": where[image_column], "patient": where[patient_column]},
+        [where[name] for name in findings],
+    )
     image = table.columns[where[image_column]]
     films = len(image)
     _refuse_repeated(table, where[image_column])
@@ -340,6 +346,19 @@ def _parse_years(text: str) -> float:
 def _parse_sex(text: str) -> str:
     """Return M or F for m, male, f and female in any letters, other text as it is."""
     return {"m": "M", "male": "M", "f": "F", "female": "F"}.get(text.casefold(), text)
+
+
+def _refuse_shared(table: CsvTable, named: Columns, findings: Sequence[str]) -> None:
+    """Raise ValueError where a column is named for images or patients that holds something else."""
+    for what, column in named.items():
+        other = "that of images" if what == "patient" and column == named["image"] else ""
+        other = "a finding's" if column in findings else other
+        if other:
+            raise ValueError(
+                f"{table.file}: column {column!r} is named as that of {what}s and is {other}; "
+                f"expected a column of its own: --{what}-column, or data.{what}_column of a "
+                "protocol, names it"
+            )
 
 
 def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
