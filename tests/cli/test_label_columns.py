@@ -65,6 +65,19 @@ def test_columns_are_named_by_option_or_evident(
         CliRunner().invoke(app, [*COMMANDS[command], *["own.csv"] * times], catch_exceptions=False)
 
 
+@pytest.mark.parametrize("words", [("--out=~/made",), ("--out", "~/made")])
+def test_a_place_may_begin_with_the_home_folder(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.csv").write_bytes(Path("labels.csv").read_bytes())
+    given = ["evaluate", "scores.csv", "--labels=~/own.csv", *words]
+    assert CliRunner().invoke(app, given, catch_exceptions=False).exit_code == 0
+    assert (tmp_path / "made" / "metrics.csv").is_file()
+    assert not Path("~").exists()
+
+
 SCORED = {
     "evaluate": ("evaluate", "labels.csv"),
     "validation": ("evaluate", "scores.csv", "--val", "labels.csv"),
