@@ -1,5 +1,6 @@
 """Every command that reads a label file takes its columns by option, or those that are evident."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,14 @@ def test_scores_that_are_hard_labels_are_named(
         words = ["evaluate", "hard.csv", "--labels", "labels.csv", "--scale", scale]
         shown = CliRunner().invoke(app, words, catch_exceptions=False).stderr
         assert f"{line} of one threshold{end}\n" in shown
+
+
+@pytest.mark.parametrize("others", [(), ("scores.csv",)])
+def test_a_pipe_in_place_of_a_table_is_named(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]
+):
+    monkeypatch.chdir(place)
+    os.mkfifo(tmp_path / "pipe")
+    words = ["evaluate", str(tmp_path / "pipe"), *others, "--labels", "labels.csv"]
+    with pytest.raises(ValueError, match=r"pipe: is a pipe, no file; expected a table, .*: save"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
