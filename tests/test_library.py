@@ -174,6 +174,8 @@ def test_errors_name_the_argument(argument: str):
 def test_other_errors_name_the_argument_too(place: Path):
     with pytest.raises(ValueError, match=r"^patient: 1 of 2 are missing"):
         lu.evaluate([0, 1], [0.1, 0.9], patient=["a", None])
+    with pytest.raises(ValueError, match=r"^patient: 4 of 5 are missing"):
+        lu.evaluate([0, 1] * 2 + [0], [0.1] * 5, patient=["a", "", "NA", "Unknown", " ?"])
     with pytest.raises(ValueError, match=r"^films: found none"):
         lu.prepare([])
     with pytest.raises(ValueError, match="several: found 1 predictions"):

@@ -1,5 +1,6 @@
 """Every command that reads a label file takes its columns by option, or those that are evident."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,65 @@ def test_columns_are_named_by_option_or_evident(
     assert answer("own.csv", *NAMED) == usual
     with pytest.raises(ValueError, match="no column 'image'"):
         CliRunner().invoke(app, [*COMMANDS[command], *["own.csv"] * times], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("words", [("--out=~/made",), ("--out", "~/made")])
+def test_a_place_may_begin_with_the_home_folder(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.csv").write_bytes(Path("labels.csv").read_bytes())
+    given = ["evaluate", "scores.csv", "--labels=~/own.csv", *words]
+    assert CliRunner().invoke(app, given, catch_exceptions=False).exit_code == 0
+    assert (tmp_path / "made" / "metrics.csv").is_file()
+    assert not Path("~").exists()
+
+
+SCORED = {
+    "evaluate": ("evaluate", "labels.csv"),
+    "validation": ("evaluate", "scores.csv", "--val", "labels.csv"),
+    "compare": ("evaluate", "scores.csv", "copy.csv"),
+    "ensemble": ("ensemble", "test.csv", "copy.csv", "--val", "val.csv", "--val", "val2.csv"),
+    "check": ("check", "copy.csv"),
+    "audit errors": ("audit", "errors", "copy.csv"),
+}
+
+
+@pytest.mark.parametrize("command", SCORED)
+def test_the_label_file_is_no_table_of_predictions(
+    place: Path, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    monkeypatch.chdir(place)
+    Path("copy.csv").write_bytes(Path("labels.csv").read_bytes())
+    words = [*SCORED[command], "--labels", "labels.csv"]
+    message = r"\.csv (is|holds what) the label file.*expected a table"
+    with pytest.raises(ValueError, match=message):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(("scale", "one"), [("probability", "1"), ("percent", "100")])
+def test_scores_that_are_hard_labels_are_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, scale: str, one: str
+):
+    monkeypatch.chdir(place)
+    table = pd.read_csv("labels.csv", dtype=str)
+    flipped = table["Mass"].replace({"0": "1", "1": "0"})
+    line = "hard.csv: all scores of Mass are 0 or 1, hard labels and no probabilities: AUC is that"
+    for mass, end in ((table["Mass"], "; those of Mass are the labels"), (flipped, "")):
+        scores = pd.DataFrame({"image": table["image"], "Mass": mass.replace("1", one)})
+        scores.to_csv("hard.csv", index=False)
+        words = ["evaluate", "hard.csv", "--labels", "labels.csv", "--scale", scale]
+        shown = CliRunner().invoke(app, words, catch_exceptions=False).stderr
+        assert f"{line} of one threshold{end}\n" in shown
+
+
+@pytest.mark.parametrize("others", [(), ("scores.csv",)])
+def test_a_pipe_in_place_of_a_table_is_named(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]
+):
+    monkeypatch.chdir(place)
+    os.mkfifo(tmp_path / "pipe")
+    words = ["evaluate", str(tmp_path / "pipe"), *others, "--labels", "labels.csv"]
+    with pytest.raises(ValueError, match=r"pipe: is a pipe, no file; expected a table, .*: save"):
+        CliRunner().invoke(app, words, catch_exceptions=False)

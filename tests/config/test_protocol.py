@@ -397,3 +397,19 @@ def test_a_key_with_ends_of_lines_is_named_in_one(tmp_path: Path):
     with pytest.raises(ValueError, match="unknown key") as refused:
         read(tmp_path, SMALLEST + '"one\\u0085two\\u000bthree" = 1\n')
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_place_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    places = 'source = "csv"\nroot = "~/films"\nexclude = "~/odd.csv"\nlabels = "a~.csv"\n'
+    also = f"[[data.also]]\n{places.replace('films', 'others')}\n"
+    text = f'{SMALLEST}weights = "~/w.pth"\nprovenance = "ImageNet"\n[data]\n{places}{also}'
+    protocol = read(tmp_path, text)
+    home = str(tmp_path / "home")
+    assert (protocol.data.root, protocol.data.exclude) == (f"{home}/films", f"{home}/odd.csv")
+    assert protocol.data.also[0].root == f"{home}/others"
+    assert protocol.network[0].weights == f"{home}/w.pth"
+    assert protocol.data.labels == "a~.csv"
+    for value in ("~/new", '"~/new"'):
+        assert read(tmp_path, text, f"data.root={value}").data.root == f"{home}/new"
+    assert parse_external({"source": "csv", "name": "x"}, changes=["root=~"]).root == home

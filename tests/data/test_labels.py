@@ -303,3 +303,21 @@ def test_versions_that_follow_up_numbers_alone_tell_apart_are_both_named(
     whole.drop(columns="Follow-up #").to_csv(tmp_path / "labels.csv", index=False)
     origin = read_labelled(tmp_path / "labels.csv").origin
     assert "NIH's later label file, as on Kaggle or NIH v2020 label file" in origin
+
+
+def test_a_column_of_mostly_odd_cells_is_named_as_left_out(tmp_path: Path, capsys):
+    rows = "".join(f"{n}.png,{n},{n % 2},{'2' if n else '1'},west\n" for n in range(6))
+    file = tmp_path / "labels.csv"
+    file.write_text("image,person,Mass,Edema,ward\n" + rows)
+    assert read_labelled(file, patient_column="person").findings == ("Mass",)
+    line = f"{file}: left out are Edema ('2' in line 3), ward; read are Mass"
+    assert line in capsys.readouterr().err.splitlines()
+
+
+def test_a_table_of_words_alone_is_refused_in_one_line(tmp_path: Path, capsys):
+    message = (
+        r"line 2, Mass: found 'yes', no label: write 1 and 0 where Mass, Edema are findings; ex"
+    )
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, b"image,Mass,Edema\na,yes,no\nb,no,yes\n")
+    assert capsys.readouterr().err == ""

@@ -162,8 +162,9 @@ def test_patients_that_differ_by_a_way_of_writing_are_refused(tmp_path: Path, on
         read_labelled(tmp_path / "nih.csv")
 
 
-def test_excels_apostrophe_is_no_part_of_a_patient(tmp_path: Path):
-    text = TABLE.replace("1.png,Anna", "1.png,'003").replace("2,Anna", "2,003")
+@pytest.mark.parametrize("marked", ["'003", '="003"', '"=""003"""', '" =""\'003 """'])
+def test_excels_marks_of_text_are_no_part_of_a_patient(tmp_path: Path, marked: str):
+    text = TABLE.replace("1.png,Anna", f"1.png,{marked}").replace("2,Anna", "2,003")
     films = read(tmp_path, text)
     assert films.patient[0] == films.patient[2]
     assert films.patient_id[0] == "003"
@@ -193,6 +194,24 @@ def test_a_column_that_is_named_in_vain_is_refused(tmp_path: Path):
     assert len(read_labelled(nih, image_column="image index", patient_column="Patient ID")) == 1
 
 
+@pytest.mark.parametrize(
+    ("what", "column", "other"),
+    [
+        ("patient", "Mass", "a finding's"),
+        ("patient", "image", "that of images"),
+        ("image", "Mass", "a finding's"),
+    ],
+)
+def test_a_column_of_another_use_is_no_patient_and_no_image(
+    tmp_path: Path, what: str, column: str, other: str
+):
+    message = f"'{column}' is named as that of {what}s and is {other}; expected .* --{what}-column"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, TABLE, **{f"{what}_column": column})
+    with pytest.raises(ValueError, match=message):
+        read_labelled(tmp_path / "labels.csv", **{f"{what}_column": column})
+
+
 def test_patients_are_shown_as_they_are_written(tmp_path: Path):
     films = read(tmp_path, TABLE.replace("17", "007"))
     assert films.patient_id.tolist() == ["Anna", "Bert", "Anna", "007"]
@@ -214,6 +233,10 @@ def test_patients_are_shown_as_they_are_written(tmp_path: Path):
         ("61.5", "old", "line 2, age: found 'old', expected an age such as 58"),
         ("Bert", "", "line 3, patient: found nothing, expected a patient"),
         ("Bert", "NaN", "line 3, patient: found NaN, expected a patient"),
+        ("Bert", "unknown", "line 3, patient: found unknown, expected a patient: .*leave the film"),
+        ("Bert", "N/A", "line 3, patient: found N/A, expected a patient"),
+        ("Bert", "-", "line 3, patient: found -, expected a patient"),
+        ("Bert", "?", "line 3, patient: found ., expected a patient"),
         ("17", "1.70E+11", "line 5, patient: found '1.70E.11', a number that a spreadsheet"),
         ("gone.png", "2", "image .*'2'.* is listed 2 times"),
         ("Edema", "Oedema", "no column 'Edema': .*nearest is 'Oedema'"),

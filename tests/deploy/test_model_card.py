@@ -281,7 +281,8 @@ def test_what_was_not_kept_has_neither_card_nor_export(combined: Path, tmp_path:
 
 
 def test_issues_of_all_networks_behind_a_predictor_are_shown(combined: Path, tmp_path: Path):
-    copy = shutil.copytree(combined, tmp_path / "run")
+    old = shutil.ignore_patterns(WRITTEN)
+    copy = shutil.copytree(combined, tmp_path / "run", ignore=old)
     file = copy / "check" / "issues.csv"
     row = pd.read_csv(file).iloc[0].to_dict()
     several = [f"{name}: this is of {name}" for name in NETWORKS]

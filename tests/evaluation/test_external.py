@@ -86,6 +86,18 @@ def test_logits_and_probabilities_of_one_network_are_evaluated_alike(tmp_path: P
     assert set(SCALES) == {"probability", "percent", "logit"}
 
 
+@pytest.mark.parametrize("scale", ["probability", "logit"])
+def test_probabilities_that_are_called_logits_are_named(tmp_path: Path, capsys, scale: str):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv").rename(columns={"prob_Mass": "logit_Mass"})
+    if scale == "logit":
+        table["prob_Edema"] = np.log(table["prob_Edema"] / (1 - table["prob_Edema"]))
+    table.to_csv(tmp_path / "shares.csv", index=False)
+    _evaluated(tmp_path, "shares.csv", scale=scale)
+    line = "shares.csv: all scores in logit_Mass lie between 0 and 1: probabilities rather than"
+    assert line in capsys.readouterr().err
+
+
 def test_percent_is_read_where_it_is_written_and_never_called_logits(tmp_path: Path):
     write(tmp_path)
     own, table = _evaluated(tmp_path), pd.read_csv(tmp_path / "scores.csv").set_index("image")
@@ -187,6 +199,17 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path: Path, what: str):
     with pytest.raises(ValueError, match=message) as refusal:
         _evaluated(tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_label_file_that_has_lost_leading_zeros_is_named_itself(tmp_path: Path):
+    write(tmp_path)
+    labels = pd.read_csv(tmp_path / "labels.csv")
+    number = labels["image"].str.removesuffix(".png").astype(int)
+    labels.assign(image=number).to_csv(tmp_path / "labels.csv", index=False)
+    (tmp_path / "scores.csv").write_text("image,Mass\n007.png,0.5\n008.png,0.5\n")
+    message = r"7 is labelled, not '007.png': labels.csv has lost leading zeros: save that column"
+    with pytest.raises(ValueError, match=message):
+        _evaluated(tmp_path)
 
 
 def test_findings_without_a_column_are_left_out_and_other_columns_named(tmp_path: Path):

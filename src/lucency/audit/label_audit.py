@@ -23,7 +23,7 @@ from lucency.core.manifest import (
     name_patients,
 )
 from lucency.core.predictions import Predictions, load_predictions, load_repeats
-from lucency.core.tables import Audit
+from lucency.core.tables import Audit, refuse_label_file
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.data.radiologists import RELEASES, read_expert_table, read_readings, release_of
 from lucency.evaluation.bootstrap import all_and_resampled, mean_over_findings
@@ -330,6 +330,7 @@ def _untrained(
     if what.suffix != ".npz":
         if labels is None:
             raise ValueError(f"{what} holds no labels: expected --labels FILE of its films")
+        refuse_label_file([what], labels)
         films = read_labelled(labels, **columns)
         return read_predictions_table(what, films=films, scale=scale, part="test"), films
     if labels is not None:

@@ -22,6 +22,7 @@ from lucency.cli.data_commands import data_group
 from lucency.cli.deploy_commands import export, results, serve, view
 from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
+from lucency.cli.options import word_with_home
 from lucency.cli.run_commands import StageName, protocols, report, run, train
 from lucency.cli.study_commands import study_group
 from lucency.core.memory import (
@@ -56,7 +57,8 @@ class CommandGroup(TyperGroup):
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
             ctx.fail(f"No such command {name!r}{_command_meant(self, name)}")
-        found, command, rest = super().resolve_command(ctx, args)
+        found, command, words = super().resolve_command(ctx, args)
+        rest = [word_with_home(word) for word in words]
         if message := _words_that_clash(command, rest):
             ctx.fail(message)
         return found, command, rest

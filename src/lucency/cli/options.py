@@ -86,6 +86,19 @@ def check_csv(file: Path | None) -> Path | None:
     return check_place(file)
 
 
+def word_with_home(word: str) -> str:
+    """Return a word of a command with the home folder for ~ at the head of it or of its value.
+
+    Shells leave the ~ of --out=~/runs as it is.
+    """
+    if "~" not in word:
+        return word
+    from lucency.core.stores import with_home
+
+    option, equals, value = word.partition("=")
+    return f"{option}={with_home(value)}" if equals and option[:2] == "--" else with_home(word)
+
+
 def label_columns(image_column: str, patient_column: str) -> dict[str, str]:
     """Return the columns of a label file, as the options name them, by the keys of a protocol."""
     return {"image_column": image_column, "patient_column": patient_column}

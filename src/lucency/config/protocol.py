@@ -19,7 +19,7 @@ from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.search_space import Sweep, nested
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 from lucency.core.progress import printable
-from lucency.core.stores import url_of, without_credentials
+from lucency.core.stores import url_of, with_home, without_credentials
 
 BASE = "base"  # the name of the protocol without a variant
 PLACES = ("root", "labels", "exclude", "key")  # keys of `data` that say where films and tables lie
@@ -272,7 +272,16 @@ def _read_toml(file: Path) -> dict[str, Any]:
         for key in PLACES:
             if re.search(r"[\x00-\x1f]", str(places.get(key, ""))):
                 raise ValueError(f"{file}: {name}.{key}: found {places[key]!r}; {BACKSLASH}")
-    return choices
+    return _with_home(choices)
+
+
+def _with_home(value: Any) -> Any:
+    """Return what TOML holds with the home folder in all text that begins with ~/, as places do."""
+    if isinstance(value, dict):
+        return {key: _with_home(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_with_home(below) for below in value]
+    return with_home(value) if isinstance(value, str) else value
 
 
 def _sources(choices: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -539,6 +548,7 @@ def _apply(choices: dict[str, Any], change: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         value = text.strip()
+    value = _with_home(value)
     try:
         for step in path:
             place = place[_number(step)] if isinstance(place, list) else place.setdefault(step, {})

@@ -278,7 +278,8 @@ def save_predictions(predictions: Predictions, file: Path) -> None:
 
 def why_no_predictions(file: Path) -> str:
     """Return the message where predictions are expected in a file that is none."""
-    return f"{file}: {why_no_file(file)}; expected a table, a predictions.npz or a run"
+    pipe = ": save what comes by a pipe to a file first" if file.is_fifo() else ""
+    return f"{file}: {why_no_file(file)}; expected a table, a predictions.npz or a run{pipe}"
 
 
 def load_predictions(file: str | Path) -> Predictions:
@@ -287,7 +288,7 @@ def load_predictions(file: str | Path) -> Predictions:
     Files of before recalibration had curves hold no knots: theirs are lines.
     """
     file = Path(file)
-    if not file.exists():
+    if not file.is_file():
         raise ValueError(why_no_predictions(file))
     with file.open("rb") as stream, naming_damage(file):
         begins = stream.read(len(ARCHIVE))

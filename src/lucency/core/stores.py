@@ -145,6 +145,15 @@ def is_own(place: str) -> bool:
     return url_of(place).startswith(f"{OWN}:")
 
 
+def with_home(place: str) -> str:
+    """Return a place with the home folder for the ~ that it begins with, as ~ or ~/…, as shells do.
+
+    >>> with_home("~backup/x"), with_home("./~/x")
+    ('~backup/x', './~/x')
+    """
+    return os.path.expanduser(place) if place == "~" or place.startswith("~/") else place  # noqa: PTH111 - text
+
+
 def absolute_place(place: str) -> str:
     """Return a path as an absolute one; a URL as it is."""
     return url_of(place) or str(Path(place).absolute())

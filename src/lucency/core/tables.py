@@ -5,6 +5,7 @@ Letters in shapes: n films or names, t known films.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import re
@@ -133,6 +134,20 @@ def refuse_same_files(files: Sequence[Path]) -> None:
         if place in seen:
             raise ValueError(f"{file} is named twice: expected each file and run once")
         seen.add(place)
+
+
+def refuse_label_file(files: Sequence[Path], labels: Path | None) -> None:
+    """Raise ValueError where a table of predictions is the label file, or a copy of it."""
+    if labels is None or not labels.is_file():
+        return
+    for file in files:
+        same = os.path.realpath(file) == os.path.realpath(labels)
+        if same or (file.is_file() and filecmp.cmp(file, labels, shallow=False)):
+            found = "is the label file" if same else f"holds what the label file {labels} does"
+            raise ValueError(
+                f"{file} {found}: its AUC would be 1 whatever the network; expected a table of "
+                "predictions beside --labels"
+            )
 
 
 def film_names(image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:

@@ -61,14 +61,18 @@ def why_absent(image: Shaped[np.ndarray, " n"], files: Files, root: Path) -> str
     return _most(causes, image)
 
 
-def why_unlabelled(image: Shaped[np.ndarray, " n"], labelled: Shaped[np.ndarray, " m"]) -> str:
+def why_unlabelled(
+    image: Shaped[np.ndarray, " n"], labelled: Shaped[np.ndarray, " m"], *, table: str
+) -> str:
     """Return how most of these names differ from those of labelled films, with an example.
+
+    `table` is the label file, as messages name it.
 
     "" where no labelled film is like one of them. Suffix, leading zeros and rounded numbers are
     distinguished; of many names LOOKED_AT count.
     """
     image = image[:: -(-len(image) // LOOKED_AT)]
-    causes = _of_numbers(image, labelled, there="is labelled, not")
+    causes = _of_numbers(image, labelled, there="is labelled, not", table=table)
     stems = np.array([_without_suffix(str(name)) for name in labelled.tolist()], dtype=object)
     plain = np.array([_without_suffix(str(name)) for name in image.tolist()], dtype=object)
     for name, fit in zip(image.tolist(), fitting_films(plain, stems), strict=True):
@@ -123,9 +127,12 @@ def _of_another_kind(
 
 
 def _of_numbers(
-    image: Shaped[np.ndarray, " n"], files: Files, *, there: str = "lies there for"
+    image: Shaped[np.ndarray, " n"], files: Files, *, there: str = "lies there for", table: str = ""
 ) -> dict[str, tuple[str, str]]:
-    """Return film -> kind and sentence, of films whose names were taken for numbers."""
+    """Return film -> kind and sentence, of films whose names were taken for numbers.
+
+    `files` may be names of a `table`, which has lost the zeros where it has fewer.
+    """
     remedy = "save that column as text"
     plain, stems = (
         np.array([PADDING.sub("", FRACTION.sub("", name)) for name in names], dtype=object)
@@ -137,7 +144,9 @@ def _of_numbers(
             causes[name] = ("rounded", f"{name!r} is a number that was rounded: {remedy}")
         elif fit:
             file = files[fit[0]]
-            text = f"{file} {there} {name!r}, which has lost leading zeros: {remedy}"
+            is_shorter = len(FRACTION.sub("", film_stem(file))) < len(film_stem(name))
+            who = f": {table}" if table and is_shorter else ", which"
+            text = f"{file} {there} {name!r}{who} has lost leading zeros: {remedy}"
             causes[name] = ("zeros", text)
     return causes
 

@@ -27,7 +27,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64, Shaped
 
 from lucency.core.files import why_no_file
-from lucency.core.manifest import counted, nearest
+from lucency.core.manifest import counted, listed, nearest
 from lucency.core.memory import says_out_of_memory
 from lucency.core.progress import say, shortened
 from lucency.core.tables import AROUND, PICTURE
@@ -82,6 +82,7 @@ ENCODINGS = {  # that are reported
     "cp1252": "the text is not UTF-8, read as Windows-1252",
 }
 APOSTROPHE = re.compile(r"^'(?=[0-9])")
+EXCEL_TEXT = re.compile(r'="(.*)"')  # as Excel keeps leading zeros in a CSV table
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
@@ -333,12 +334,15 @@ def clean_text(text: str) -> str:
 
 
 def clean_id(text: str) -> str:
-    """Return a patient's id as `clean_text` does, without the apostrophe that marks text in Excel.
+    """Return a patient's id as `clean_text` does, without the signs that mark text in Excel.
 
-    >>> clean_id("'003"), clean_id("'t Hart")
-    ('003', "'t Hart")
+    >>> clean_id("'003"), clean_id('="003"'), clean_id("'t Hart")
+    ('003', '003', "'t Hart")
     """
-    return APOSTROPHE.sub("", clean_text(text))
+    text = clean_text(text)
+    if marked := EXCEL_TEXT.fullmatch(text):
+        text = clean_text(marked[1])
+    return APOSTROPHE.sub("", text)
 
 
 def parse_number(text: str) -> float:
@@ -373,7 +377,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     where = _finding_columns(table, findings)
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
-        wanted = f"expected some of {', '.join(findings)}"
+        wanted = f"expected some of {', '.join(findings)}, the findings of the labels"
         raise ValueError(f"{file}: no column is named by a finding{hint}: {wanted}")
     if renamed := [f"{c!r} as {f}" for f, c in where.items() if not c.endswith(f)]:
         say(f"{file}: read are the columns {', '.join(renamed)}")
@@ -381,6 +385,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     image = table.columns[key]
     _refuse_twice(table, key)
     score = [_scores_of(table, name) for name in where.values()]
+    _say_shares(file, dict(zip(where.values(), score, strict=True)))
     return Scores(
         findings=tuple(where),
         image=image,
@@ -587,6 +592,16 @@ def _scores_of(table: CsvTable, name: str) -> Float64[np.ndarray, " n"]:
     if np.isfinite(plain).all():
         return plain
     return table.parse_numbers(name, _parse_score).astype(np.float64)
+
+
+def _say_shares(file: Path, score: Mapping[str, Float64[np.ndarray, " n"]]) -> None:
+    """Report columns that are called logits and hold what are rather probabilities."""
+    named = {name: one for name, one in score.items() if name.casefold().startswith(PREFIXES[-1])}
+    if shares := [name for name, one in named.items() if ((one >= 0) & (one <= 1)).all()]:
+        say(
+            f"{file}: all scores in {listed(shares)} lie between 0 and 1: probabilities rather "
+            "than logits, it seems; --scale states what the table holds"
+        )
 
 
 def _parse_score(text: str) -> float:

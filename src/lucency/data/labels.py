@@ -68,7 +68,7 @@ Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a p
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
 ANSWERS = {"yes", "positive", "present", "wahr", "ja", "vrai", "oui", "+"}  # in small letters
 MOSTLY = 0.5  # share of stated cells of 0 or 1 from which a column is meant as a finding's
-UNKNOWN = {"-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing"}  # ages
+UNKNOWN = {"-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing"}  # in tables
 NOT_A_PATHOLOGY = "supportdevices"  # which CheXpert states beside No Finding
 AGE = re.compile(
     r"(>=?|\u2265)?\s*(-?[0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",
@@ -131,9 +131,11 @@ def read_labelled(
     if _is_manifest(file):
         _refuse_named(file, named, own={"image": "image", "patient": "patient"})
         return load_manifest(file.parent)
-    return films_of_table(
+    films = films_of_table(
         table, findings=findings, image_column=image_column, patient_column=patient_column
     )
+    _say_left_out(table, findings, named=(image_column, patient_column))
+    return films
 
 
 def read_nih(
@@ -190,13 +192,19 @@ def films_of_table(
     capitals) where the table has them; the further `columns`, as numbers where all their cells are
     numbers, else as text; path, which is empty.
     Raises ValueError for an absent column, for a label that is not 0, 1, -1 or empty or contradicts
-    No Finding, for an image that is listed twice, and for one of `columns` that has another use.
+    No Finding, for an image that is listed twice, for one of `columns` that has another use, and
+    where images, patients and findings are not different columns.
     """
     for name in columns:
         if name in (*findings, *RESERVED_FACTS):
             raise ValueError(f"data.columns: {name!r} is no fact but has a use of its own")
     names = (image_column, patient_column, *findings, *columns)
     where = find_columns(table, *names, optional=("age", "sex", "view"))
+    _refuse_shared(
+        table,
+        {"image": where[image_column], "patient": where[patient_column]},
+        [where[name] for name in findings],
+    )
     image = table.columns[where[image_column]]
     films = len(image)
     _refuse_repeated(table, where[image_column])
@@ -326,7 +334,7 @@ def _code(text: str) -> float:
 def _parse_years(text: str) -> float:
     """Return an age such as 58, 058Y, 011M, 005D or 90+ in years, NaN where it is unknown."""
     text = text.translate(DASHES)
-    if text.casefold() in MISSING | UNKNOWN:
+    if is_unknown(text):
         return np.nan
     parts = AGE.fullmatch(text)
     if not parts:
@@ -338,6 +346,19 @@ def _parse_years(text: str) -> float:
 def _parse_sex(text: str) -> str:
     """Return M or F for m, male, f and female in any letters, other text as it is."""
     return {"m": "M", "male": "M", "f": "F", "female": "F"}.get(text.casefold(), text)
+
+
+def _refuse_shared(table: CsvTable, named: Columns, findings: Sequence[str]) -> None:
+    """Raise ValueError where a column is named for images or patients that holds something else."""
+    for what, column in named.items():
+        other = "that of images" if what == "patient" and column == named["image"] else ""
+        other = "a finding's" if column in findings else other
+        if other:
+            raise ValueError(
+                f"{table.file}: column {column!r} is named as that of {what}s and is {other}; "
+                f"expected a column of its own: --{what}-column, or data.{what}_column of a "
+                "protocol, names it"
+            )
 
 
 def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
@@ -477,6 +498,11 @@ def patients_of(
     return number, {} if plain else {PATIENT_ID: name}
 
 
+def is_unknown(text: str) -> bool:
+    """Return whether a cell states no age or patient: it is empty, a dash or a word such as NA."""
+    return text.translate(DASHES).casefold() in MISSING | UNKNOWN
+
+
 def refuse_alike(patients: Iterable[str], *, where: str) -> None:
     """Raise ValueError where two of these patients' names differ in a way of writing alone.
 
@@ -518,9 +544,10 @@ def _of_one_length(names: Sequence[str]) -> bool:
 
 def _parse_patient(text: str) -> str:
     name = clean_id(text)
-    if name.casefold() in MISSING:
+    if is_unknown(name):
         raise ValueError(
-            f"found {name or 'nothing'}, expected a patient: films of one patient belong together"
+            f"found {name or 'nothing'}, expected a patient: films of one patient belong together; "
+            "leave the film out, or give each patient an id"
         )
     if SHORTENED.fullmatch(name):
         raise ValueError(
@@ -557,16 +584,51 @@ def _findings(table: CsvTable) -> tuple[str, ...]:
             )
     else:
         findings = tuple(name for name in columns if _is_finding(table, name))
-        worded = {name: _first_answer(table, name) for name in columns if name not in findings}
-        for name, found in worded.items():
-            if found:
-                say(f"{found}, no label: write 1 and 0 where {name} is a finding")
+        _name_answers(table, findings)
     if not findings:
         raise ValueError(
             f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
             "column of 0, 1 and empty cells for each finding"
         )
     return findings
+
+
+def _name_answers(table: CsvTable, findings: tuple[str, ...]) -> None:
+    """Report columns whose cells mean labels in words; ValueError where there are no findings."""
+    first = {name: _first_answer(table, name) for name in table.columns if name not in findings}
+    worded = [name for name, found in first.items() if found]
+    if not worded:
+        return
+    meant = "is a finding" if len(worded) == 1 else "are findings"
+    line = f"{first[worded[0]]}, no label: write 1 and 0 where {listed(worded)} {meant}"
+    if not findings:
+        raise ValueError(f"{line}; expected a column of 0, 1 and empty cells for each finding")
+    say(line)
+
+
+def _say_left_out(table: CsvTable, findings: tuple[str, ...], *, named: Sequence[str]) -> None:
+    """Report the columns that are neither findings nor named, nor hold what is known not to be one.
+
+    Of a column in which some cells are labels the first that is none is shown.
+    """
+    known = {*NEVER_FINDINGS, *map(plain_name, named)}
+    left = [
+        name + _first_odd(table, name)
+        for name in table.columns
+        if name not in findings and not name.startswith(NAMELESS) and plain_name(name) not in known
+    ]
+    if left:
+        say(f"{table.file}: left out are {listed(left)}; read are {listed(findings)}")
+
+
+def _first_odd(table: CsvTable, name: str) -> str:
+    """Return the first cell that is no label and its line, in brackets, where others are labels."""
+    code = table.parse(name, _code)
+    is_label = np.isin(code, (0, 1))
+    if not is_label.any():
+        return ""
+    row = np.argmax(~is_label & ~np.isnan(code))
+    return f" ({str(table.columns[name][row])!r} in line {table.line[row]})"
 
 
 def _first_answer(table: CsvTable, name: str) -> str:

@@ -15,7 +15,7 @@ from lucency.core.manifest import Manifest, nearest
 from lucency.core.predictions import Predictions, concatenate, save_predictions, why_no_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import is_complete, produce
-from lucency.core.tables import refuse_same_files
+from lucency.core.tables import refuse_label_file, refuse_same_files
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensemble
 from lucency.evaluation import external
@@ -48,9 +48,7 @@ def ensemble_networks(
     networks are not of the same films.
     """
     chosen = _known(methods)
-    refuse_same_files(several)
-    if lost := [file for file in (*several, *val) if not file.exists()]:
-        raise ValueError(why_no_predictions(lost[0]))
+    _refuse_files(several, val, labels)
     films = None if labels is None else read_labelled(labels, **columns)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)
@@ -107,6 +105,14 @@ def _digest(one: Predictions) -> str:
     digest = hashlib.sha256(one.calibrated.tobytes() + one.label.tobytes())
     digest.update("\n".join([*one.findings, *one.image.tolist(), *one.part.tolist()]).encode())
     return digest.hexdigest()[:16]
+
+
+def _refuse_files(several: Sequence[Path], val: Sequence[Path], labels: Path | None) -> None:
+    """Raise ValueError for a file that is named twice, absent, or the label file."""
+    refuse_same_files(several)
+    refuse_label_file([*several, *val], labels)
+    if lost := [file for file in (*several, *val) if not file.exists()]:
+        raise ValueError(why_no_predictions(lost[0]))
 
 
 def _validation_of(several: Sequence[Path], val: Sequence[Path]) -> dict[Path, Path]:

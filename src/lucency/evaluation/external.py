@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64
 from scipy.special import logit
 
 from lucency.core.manifest import Manifest, counted, listed
@@ -104,7 +104,11 @@ def join_labels(
     row = join_films(scores.image, films.image, source=str(file))
     if (row < 0).any():
         strange = scores.image[row < 0]
-        why = why_unlabelled(strange, films.image) or "leave them out, or name their label file"
+        table = films.origin.partition(": ")[0]
+        why = (
+            why_unlabelled(strange, films.image, table=table)
+            or "leave them out, or name their label file"
+        )
         raise ValueError(
             f"{file}: {len(strange):,} of {len(row):,} films are not labelled, such as "
             f"{str(strange[0])!r}: expected all; {why}"
@@ -118,6 +122,8 @@ def join_labels(
     if scores.left_out:
         say(f"{file}: left out, no finding of the labels: {listed(scores.left_out)}")
     column = [films.findings.index(name) for name in scores.findings]
+    label = films.label[row][:, column]
+    _say_hard(file, scores, label, scale=scale)
     name = file.name.removesuffix(".gz").removesuffix(".csv")
     return scores, {
         "network": f"{name} (table)" if name == TRIVIAL else name,  # never the baseline's
@@ -125,8 +131,23 @@ def join_labels(
         "image": films.image[row],
         "patient": films.patient[row],
         "part": np.full(len(row), part),
-        "label": films.label[row][:, column],
+        "label": label,
     }
+
+
+def _say_hard(file: Path, scores: Scores, label: Float32[np.ndarray, "n k"], *, scale: str) -> None:
+    """Report findings whose every score is 0 or 1, and those of which it is the label."""
+    if scale == "logit":
+        return
+    share = share_of_percent(scores) if scale == "percent" else scores.score
+    hard = np.isin(share, (0, 1)).all(axis=0)
+    same = hard & ((share == label) | np.isnan(label)).all(axis=0)
+    if hard.any():
+        names, equal = (listed(np.array(scores.findings)[which].tolist()) for which in (hard, same))
+        say(
+            f"{file}: all scores of {names} are 0 or 1, hard labels and no probabilities: AUC is "
+            f"that of one threshold{f'; those of {equal} are the labels' if equal else ''}"
+        )
 
 
 def named_as(films: Manifest | None, predictions: Predictions) -> Predictions:

@@ -34,7 +34,7 @@ from lucency.core.progress import say
 from lucency.data.csv_tables import clean_id
 from lucency.data.film_files import film_exists, why_no_film
 from lucency.data.images import films_below
-from lucency.data.labels import refuse_alike
+from lucency.data.labels import is_unknown, refuse_alike
 from lucency.evaluation.conformal import ConformalSets
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
@@ -494,6 +494,7 @@ def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
 def _owners(patient: np.ndarray) -> np.ndarray:
     """Return a number for each film's patient, -1 where it is missing."""
     cleaned = pd.Series([clean_id(p) if isinstance(p, str) else p for p in patient.tolist()])
+    cleaned = cleaned.mask([isinstance(p, str) and is_unknown(p) for p in cleaned.tolist()])
     refuse_alike([str(one) for one in cleaned.dropna().unique()], where="patient")
     return pd.factorize(cleaned)[0]
 

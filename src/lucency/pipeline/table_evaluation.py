@@ -11,7 +11,7 @@ from lucency.config.sections import DRAWS
 from lucency.core.files import write_table
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions, why_no_predictions
-from lucency.core.tables import refuse_same_files
+from lucency.core.tables import refuse_label_file, refuse_same_files
 from lucency.core.written import writing_into
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation import external
@@ -36,10 +36,11 @@ def evaluate_tables(
     Each of `several` is as in `compare_tables`; `columns` are as of `read_labelled`; `val` is a
     table of validation films of one table. Thresholds of one network are fitted on its validation
     films, or .5 where it has none. Tables go to `out`, and with `labels` the page too. Raises
-    ValueError where a table comes without `labels`, for `val` beside several tables, and for a
-    table that is named twice.
+    ValueError where a table comes without `labels`, for `val` beside several tables, for a table
+    that is named twice, and for the label file in place of predictions.
     """
     refuse_same_files(several)
+    refuse_label_file([*several, *([val] if val else [])], labels)
     if len(several) == 1 and several[0].is_file() and several[0].suffix != ".npz":
         if labels is None:
             raise ValueError(

@@ -20,7 +20,7 @@ from scipy.special import expit
 from lucency.core.manifest import PARTS, require
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
-from lucency.core.tables import film_names
+from lucency.core.tables import film_names, refuse_label_file
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import COLUMNS
@@ -178,6 +178,7 @@ def unverified_table(
     file: Path, *, labels: Path, scale: str, columns: Columns = USUAL_COLUMNS
 ) -> UnverifiedPredictions:
     """Return the predictions in a table as they are, whatever their numbers."""
+    refuse_label_file([file], labels)
     films = read_labelled(labels, **columns)
     scores, about = join_labels(file, films, scale=scale, part="test")
     probability = expit(scores.score) if scale == "logit" else scores.score
