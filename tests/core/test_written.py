@@ -85,6 +85,14 @@ def test_files_of_somebody_else_are_kept(tmp_path):
     assert not (tmp_path / WRITTEN).exists()
 
 
+def test_tables_of_two_answers_do_not_stand_beside_each_other(tmp_path):
+    write_score(tmp_path, 0.1)
+    with pytest.raises(ValueError, match=r"holds scores\.csv of another answer"):  # noqa: SIM117
+        with writing_into(tmp_path, ["other.csv"]):
+            write_table(ROWS, tmp_path / "other.csv")
+    assert not (tmp_path / "other.csv").exists()
+
+
 def test_an_answer_that_somebody_wrote_in_is_kept(tmp_path):
     audit = Audit(tables={"errors": ROWS}, shown=("errors",), remarks=(), conclusion="none")
     write_audit(audit, tmp_path / "out")

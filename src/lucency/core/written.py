@@ -30,9 +30,11 @@ def writing_into(folder: Path, names: Iterable[str]) -> Iterator[None]:
     """Let files of these names be written in a folder, which is made, and state what they hold.
 
     Raises ValueError where one of them is there that the program did not write, or that somebody
-    changed since.
+    changed since, and where others of another answer are.
     """
     names, stated = sorted(names), _stated(folder)
+    for other in (one for one in stated if one not in names and (folder / one).exists()):
+        raise ValueError(f"{folder} holds {other} of another answer: choose another folder (--out)")
     for file in (folder / name for name in names):
         held = stated.get(file.name)
         if file.exists() and (held is None or (held and held != fingerprint_file(file))):
