@@ -14,7 +14,9 @@ from torture import try_connections, try_requests, try_soak
 from torture.drawn_requests import Drawn, fault_of, send_drawn, service_requests
 from torture.service_process import Served, answered, request, served_process, small_model
 
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is read from /proc")
+LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="it is read from /proc: run it on Linux"
+)
 
 
 def test_requests_to_a_service_without_a_run_have_described_answers(tmp_path: Path):
