@@ -18,6 +18,7 @@ import offline
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
 from lucency.core.parallel import set_ranks
 from lucency.data.labels import read_nih
+from time_limit import within
 from workplace import build_workplace, train_run
 
 offline.block()
@@ -25,6 +26,7 @@ offline.block_children()
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it; tests press Ctrl-C
 ROOT = Path(__file__).resolve().parents[1]
+MOST_SECONDS = 1_800  # of a test, its own fixtures with it, beside other work
 DRAWN: dict[tuple[object, ...], str] = {}
 
 
@@ -58,6 +60,13 @@ def alone() -> Iterator[None]:
     """After a test this process is again the one that the environment says."""
     yield
     set_ranks(rank=None, local_rank=None, world_size=None)
+
+
+@pytest.fixture(autouse=True)
+def limited() -> Iterator[None]:
+    """A test that waits for what never comes fails."""
+    with within(MOST_SECONDS):
+        yield
 
 
 @pytest.fixture(scope="session")

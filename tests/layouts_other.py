@@ -94,7 +94,10 @@ def oracle_labels(*names: str, root: Path) -> Path:
     """
     found = importlib.util.find_spec("torchxrayvision")
     if found is None or not found.submodule_search_locations:
-        pytest.skip("torchxrayvision, which holds the real label files, is not installed")
+        pytest.skip(
+            "torchxrayvision, which holds the real label files, is absent: pip install --no-deps "
+            "torchxrayvision"
+        )
     folder = Path(found.submodule_search_locations[0]) / "data"
     root.mkdir(parents=True, exist_ok=True)
     for name in names:

@@ -78,7 +78,7 @@ def text_files() -> list[Path]:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if listing.returncode:
-        pytest.skip("not a git checkout: the list of tracked files is absent")
+        pytest.skip("not a git checkout, which lists the tracked files: run it in one")
     files = [ROOT / name for name in listing.stdout.split("\0") if name]
     return [file for file in files if file.is_file() and b"\0" not in file.read_bytes()[:4096]]
 

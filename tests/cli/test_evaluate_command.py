@@ -52,6 +52,24 @@ def test_files_that_are_in_the_folder_are_kept(at_work: Path, tmp_path: Path):
         evaluated(*words[1:])
 
 
+def test_tables_may_go_to_the_folder_where_one_is_and_never_into_a_run(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = finished / "runs/demo/predictions/test_resnet/predictions.npz"
+    (tmp_path / "out" / "below").mkdir(parents=True)
+    for place, word in (("out", "."), ("out/below", "..")):
+        monkeypatch.chdir(tmp_path / place)
+        answer = evaluated(str(file), "--out", word)
+        assert answer["tables"] == str(tmp_path / "out")
+        assert (tmp_path / "out" / "metrics.csv").is_file()
+    run = finished / "runs/demo"
+    for place, word in ((run, "."), (run / "split", "."), (run / "split", "..")):
+        monkeypatch.chdir(place)
+        done = CliRunner().invoke(app, ["evaluate", str(file), "--out", word])
+        assert isinstance(done.exception, ValueError)
+        assert str(done.exception) == f"{run} holds a run: choose another --out"
+
+
 def test_networks_of_a_run_are_compared_too(at_work: Path, tmp_path: Path):
     answer = evaluated("runs/demo", "--out", str(tmp_path / "out"))
     assert set(answer["ranking"]) == {"demo/test_resnet", "demo/test_convnext"}

@@ -256,7 +256,9 @@ def test_another_pipe_that_breaks_is_an_error(
     assert "Broken pipe" in capfd.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="the system has no /dev/full: run it on Linux"
+)
 @pytest.mark.parametrize("words", [["--version"], ["protocols"], ["run", "--help"]])
 def test_standard_output_without_space_is_named(
     words: list[str],
@@ -279,7 +281,9 @@ def test_a_stream_that_is_closed_costs_nothing(name: str, monkeypatch: pytest.Mo
     getattr(sys, name).close()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="the system has no /dev/full: run it on Linux"
+)
 def test_lines_that_cannot_be_written_cost_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

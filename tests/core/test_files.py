@@ -115,7 +115,7 @@ def test_what_is_written_is_there_links_are_followed_and_failures_leave_nothing(
     ]  # fmt: skip
 
 
-@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX: nothing to do")
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
 def test_who_may_read_a_file_stays_when_it_is_written_again(tmp_path: Path, mode: int):
     file = tmp_path / "patients.csv"
@@ -217,7 +217,7 @@ def test_a_stage_flushes_all_before_its_receipt_and_folders_after_a_rename(
         (folder / "link").symlink_to("nowhere")
 
     if not Path("/proc/self/fd").is_dir():
-        pytest.skip("there is no /proc/self/fd to name what is flushed by")
+        pytest.skip("what is flushed is named by /proc/self/fd: run it on Linux")
     monkeypatch.setattr(os, "fsync", flushed)
     monkeypatch.setattr(Path, "rename", renamed)
     monkeypatch.setattr(Path, "replace", renamed)
@@ -287,7 +287,9 @@ def test_what_another_process_writes_stays(tmp_path: Path):
     assert (out / "protocol.toml").is_file()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="syncfs is a call of Linux")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="syncfs is a call of Linux: run it there"
+)
 def test_many_files_are_flushed_by_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     flushed = list[Path]()
     monkeypatch.setattr(files, "_flush", lambda place, flags: flushed.append(place))
@@ -305,7 +307,7 @@ def test_many_files_are_flushed_by_one_call(tmp_path: Path, monkeypatch: pytest.
         files._flush_disk(tmp_path / "absent")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="files are locked where the system has flock")
+@pytest.mark.skipif(os.name != "posix", reason="the system has no flock: nothing to do")
 def test_a_file_that_another_writes_is_waited_for_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -1,11 +1,12 @@
 """Names of films are joined by one rule: the path, then the longest end, whatever the spelling."""
 
 import unicodedata
+from posixpath import commonpath
 
 import numpy as np
 import pytest
 
-from lucency.core.tables import join_films, match_films, spelling
+from lucency.core.tables import MOST_FOLDERS, join_films, match_films, spelling
 
 STUDIES = [
     f"train/patient{patient:05d}/study{study}/view1_frontal.jpg"
@@ -47,6 +48,14 @@ def rows(names: list[str], known: list[str]) -> list[int]:
 )
 def test_files_of_one_name_in_folders_of_patients_are_joined(names: list[str], known: list[str]):
     assert rows(names[::-1], known) == [5, 4, 3, 2, 1, 0]
+
+
+def test_another_folder_stands_before_films_in_place_of_64_at_most():
+    known = [f"yours/{name}" for name in STUDIES]
+    for above, expected in ((MOST_FOLDERS - 2, range(6)), (MOST_FOLDERS - 1, [-1] * 6)):
+        names = [f"{'d/' * above}mine/{name}" for name in STUDIES]
+        assert commonpath(names).count("/") + 1 == above + 2  # those, `mine` and `train`
+        assert rows(names, known) == list(expected)
 
 
 @pytest.mark.parametrize(

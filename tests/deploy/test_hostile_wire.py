@@ -612,7 +612,9 @@ def test_a_new_connection_takes_the_place_of_one_that_does_not_read(narrow: Runn
 def test_connections_fit_the_files_that_may_be_open(
     files: tuple[int, int], room: int, monkeypatch: pytest.MonkeyPatch
 ):
-    resource = pytest.importorskip("resource", reason="Windows has no limit on open files")
+    resource = pytest.importorskip(
+        "resource", reason="Windows has no limit on open files: nothing to do"
+    )
     raised = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: files)
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: raised.append(both))
@@ -621,7 +623,9 @@ def test_connections_fit_the_files_that_may_be_open(
 
 
 def test_too_few_files_are_refused(monkeypatch: pytest.MonkeyPatch):
-    resource = pytest.importorskip("resource", reason="Windows has no limit on open files")
+    resource = pytest.importorskip(
+        "resource", reason="Windows has no limit on open files: nothing to do"
+    )
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     with pytest.raises(ValueError, match=r"may open 64 files; expected 209 or more \(ulimit -n\)"):

@@ -543,7 +543,7 @@ def test_decoders_that_do_not_start_are_one_line(
 def test_limits_of_a_decoder_are_within_those_that_it_has(
     hard: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resource = pytest.importorskip("resource", reason="Windows has no such limits")
+    resource = pytest.importorskip("resource", reason="Windows has no such limits: nothing to do")
     found: dict[int, tuple[int, int]] = {}
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (hard, hard))
     monkeypatch.setattr(resource, "setrlimit", found.__setitem__)

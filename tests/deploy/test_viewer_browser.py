@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pandas as pd
 import pytest
 
 import lucency as lu
+from browsers import CHROMIUM, needs_chromium
 from dicom_films import dicom_bytes
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
 from lucency.core.predictions import load_predictions
@@ -31,15 +31,7 @@ from lucency.deploy.viewer_films import RUN_ONLY, Viewer, open_viewer
 from lucency.pipeline.library import Model
 from viewer_run import CELLS, HOSTILE_IMAGE, HOT, SCRIPT, copy_run, known_maps, plant_script
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome")
-     if (found := shutil.which(name))),
-    "",
-)  # fmt: skip
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on the path: make browser installs it"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 WHOLE = 112_120
 TOKEN = "0123456789abcdef"
 DEEP = (np.arange(64)[:, None] * 255 + np.arange(80)[None, :] * 3).astype(np.uint16)

@@ -200,7 +200,9 @@ def test_both_files_of_rad_dino_give_the_tensors_that_timm_reads() -> None:
 
 
 def test_features_are_those_of_transformers(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is absent: pip install transformers to compare with it"
+    )
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = transformers.Dinov2Config(**sizes, image_size=56, patch_size=14)

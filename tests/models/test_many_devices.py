@@ -311,7 +311,7 @@ def test_the_next_batch_is_taken_before_the_one_at_hand_is_used():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: run it on one")
 def test_pictures_sent_ahead_are_those_of_a_cpu():
     films = toy_films(48)
     whole = Films(prepared=films, plan=originals(films.manifest.label), copies=0, recipe="gentle")
@@ -347,7 +347,9 @@ def test_one_of_two_processes_killed_they_go_on_at_the_exact_step(tmp_path: Path
     assert len(losses_of(out)) == len(losses_of(tmp_path / "one")) == 60
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a CUDA device is here: CUDA_VISIBLE_DEVICES= hides it"
+)
 def test_the_benchmark_of_a_gpu_measures_nothing_without_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

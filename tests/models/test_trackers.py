@@ -103,7 +103,7 @@ def test_a_store_of_mlflow_that_the_environment_names_holds_every_epoch_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder of files, which is made faster than a data base."""
-    pytest.importorskip("mlflow")
+    pytest.importorskip("mlflow", reason="mlflow is absent: pip install 'lucency[mlflow]'")
     store = (tmp_path / "store").as_uri()
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
@@ -118,7 +118,7 @@ def test_a_store_of_mlflow_that_the_environment_names_holds_every_epoch_once(
 def test_mlflow_s_store_lies_in_the_network_s_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("mlflow")
+    pytest.importorskip("mlflow", reason="mlflow is absent: pip install 'lucency[mlflow]'")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     out = killed_then_finished(tmp_path / "net", monkeypatch, tracker="mlflow")

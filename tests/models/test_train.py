@@ -382,7 +382,7 @@ def test_the_rate_falls_anew_in_every_cycle() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: run it on one")
 def test_learns_on_a_gpu_in_mixed_precision(tmp_path: Path) -> None:
     learn(tmp_path / "net", toy_protocol(epochs=12, learning_rate=3e-3, precision="auto"))
     assert pd.read_csv(tmp_path / "net" / "history.csv")["val_auc"].max() > 0.9

@@ -14,7 +14,8 @@ from test_predict import classifier
 from lucency.core import locks
 from lucency.core.locks import held_lock
 from lucency.core.manifest import unlabelled
-from lucency.ensemble.fitted import Rule
+from lucency.ensemble.fitted import FittedPredictor, Rule, save_predictor
+from lucency.evaluation.calibration import no_recalibration
 from lucency.models import onnx_export
 from lucency.models.classifier import load_classifier, save_classifier
 from lucency.models.metadata import read_metadata
@@ -198,6 +199,37 @@ def test_an_ensemble_of_a_network_that_was_trained_again_is_refused(
     refuse_trained_again(tmp_path, NAME, weights=weights)
     with pytest.raises(ValueError, match=rf"{NAME} was trained again since .* \(--model\)"):
         refuse_trained_again(tmp_path, NAME, weights="0123456789abcdef")
+
+
+def test_an_ensemble_is_opened_unless_one_of_its_networks_was_trained_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = tmp_path / "run"
+    receipt = run / "predictions" / NAME / "receipt.json"
+    for place in (run / "both", receipt.parent):
+        place.mkdir(parents=True)
+    arrays = {"weight": np.ones((1, len(FINDINGS))), "known": np.empty((0, 0, 0))}
+    about = {"method": "mean-logit", "space": "logit"}
+    known = read_metadata(folder)
+    fitted = FittedPredictor(
+        name="both", kind="ensemble", findings=known.findings, preparation=known.preparation,
+        split=known.split, recalibration=no_recalibration(len(FINDINGS)),
+        threshold=np.full(len(FINDINGS), 0.5), validation_auc=0.75,
+        rule=Rule(name="blend", sources=(NAME,), about=about, arrays=arrays),
+    )  # fmt: skip
+    save_predictor(fitted, run / "both")
+    monkeypatch.setattr("lucency.pipeline.run.command_of", lambda _: "lucency run p.toml")
+    monkeypatch.setattr(
+        film_predictors,
+        "find_home",
+        lambda _: Home(folder=run, networks={NAME: folder}, fitted={"both": run / "both"}),
+    )
+    receipt.write_text(json.dumps({"weights": known.weights}))
+    assert open_predictor(run, name="both").kind == "ensemble"
+    receipt.write_text(json.dumps({"weights": "0123456789abcdef"}))
+    with pytest.raises(ValueError, match=rf"{NAME} was trained again since .* \(--model\)"):
+        open_predictor(run, name="both")
+    assert open_predictor(run, name=NAME).kind == "network"
 
 
 def test_an_export_that_lies_in_itself_is_refused(tmp_path: Path):

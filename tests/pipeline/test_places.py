@@ -1,5 +1,6 @@
 """Where films lie is no part of a run: they move, it moves, and nothing is computed again."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -152,6 +153,18 @@ def test_a_folder_that_is_not_mounted_is_no_other_folder(
     capsys.readouterr()
     assert len(stages.prepared(open_run_folder(Path("runs/two"))).manifest) == 5
     assert f"no label file in {place / 'films'}: expected" in capsys.readouterr().err
+
+
+def test_a_place_that_is_not_utf8_is_refused_before_a_run_is_written(place: Path):
+    """A protocol with such a place could not be read back."""
+    moved = place.with_name(os.fsdecode(b"home-\xff"))
+    try:
+        place.rename(moved)
+    except OSError:
+        pytest.skip("the file system takes names of UTF-8 alone: nothing to do")
+    with pytest.raises(ValueError, match=r"home-\\udcff.*: found a name that is not UTF-8"):
+        run_of(moved, out="runs/two")
+    assert not Path("runs/two").exists()
 
 
 def test_deleted_films_stay_as_prepared(place: Path, capsys: pytest.CaptureFixture[str]):

@@ -252,7 +252,7 @@ def test_processes_started_again_do_not_find_the_addresses_of_those_that_died(
     assert store.check(["address"])
 
 
-@pytest.mark.skipif(is_torch_xla_available(), reason="torch_xla is installed here")
+@pytest.mark.skipif(is_torch_xla_available(), reason="torch_xla is here: run it without")
 def test_a_tpu_without_torch_xla_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PJRT_DEVICE", "TPU")
     for wants_a_device in (device.join, device.device_here):

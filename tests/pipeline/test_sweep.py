@@ -21,7 +21,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="optuna is absent: pip install 'lucency[sweep]'")
 from lucency.cli import app as cli
 from lucency.cli.app import app
 from lucency.config.protocol import BASE, Protocol, parse_protocol, read_protocol

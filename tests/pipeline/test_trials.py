@@ -14,7 +14,7 @@ import pytest
 
 from lucency.config.search_space import Span, Sweep
 
-optuna = pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna", reason="optuna is absent: pip install 'lucency[sweep]'")
 from lucency.pipeline.trials import DEATHS, REASON, STARTUP, FlockedJournal, Trials  # noqa: E402
 
 SPACE = {

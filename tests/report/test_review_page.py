@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from browsers import CHROMIUM, needs_chromium, needs_node
 from lucency.audit.review import (
     ANSWERS,
     draw_label_errors,
@@ -188,7 +188,7 @@ def test_the_page_s_csv_has_the_columns_that_are_read():
     assert tuple(json.loads(listed[1])) == ANSWERS
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is absent")
+@needs_node
 def test_the_script_writes_what_python_reads(tmp_path: Path):
     manifest, _ = toys()
     sample = draw_sample(manifest, seed=0)
@@ -202,7 +202,7 @@ def test_the_script_writes_what_python_reads(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is absent")
+@needs_chromium
 def test_keys_answer_for_films_and_the_button_saves_in_a_browser(tmp_path: Path):
     manifest, films = toys()
     sample = draw_sample(manifest, seed=0)
@@ -211,7 +211,7 @@ def test_keys_answer_for_films_and_the_button_saves_in_a_browser(tmp_path: Path)
     page.write_text(text.replace("</body>", PRESSED), encoding="utf-8")
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     options = ["--headless", "--no-sandbox", "--virtual-time-budget=5000", "--dump-dom", profile]
-    command = ["chromium", *options, page.as_uri()]
+    command = [CHROMIUM, *options, page.as_uri()]
     dump = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
     probe = re.search(r'id="probe">([^<]+)<', dump)
     assert probe is not None

@@ -59,7 +59,11 @@ def why_absent() -> str:
     """Return why there can be no fault layer here, "" where there can."""
     if platform.libc_ver()[0] != "glibc":
         return "the C library is not glibc, whose calls the fault layer takes the place of"
-    return "" if shutil.which("cc") else "there is no cc to compile the fault layer with"
+    return (
+        ""
+        if shutil.which("cc")
+        else "there is no cc to compile the fault layer with: apt-get install gcc"
+    )
 
 
 def is_loaded() -> bool:

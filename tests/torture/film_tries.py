@@ -41,11 +41,15 @@ class Ran(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """Outcomes of films, one a film, what was wrong, and the lines on standard error."""
+    """Outcomes of films, one a film, what was wrong, and the lines on standard error.
+
+    `places` are those of the films, in the order of their outcomes.
+    """
 
     outcomes: list[str]
     wrong: list[str]
     lines: list[str]
+    places: tuple[str, ...] = ()
 
 
 def small_model(folder: Path) -> Path:
@@ -114,7 +118,8 @@ def try_films(
         wrong.append(f"{len(names)} films, expected {expected}")
     if not any(str(one["film"]).endswith(GOOD) for one in found["films"]):
         wrong.append("the good film is lost")
-    return Tried(["read"] * len(found["films"]) + codes, wrong, answer.err.splitlines())
+    outcomes = ["read"] * len(found["films"]) + codes
+    return Tried(outcomes, wrong, answer.err.splitlines(), tuple(map(str, names)))
 
 
 def code_of(reason: str) -> str:

@@ -1,5 +1,7 @@
 """A sample of `try_pictures`: hostile films and odd names give a line each, and the run goes on."""
 
+import gzip
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from dicom_films import dicom_bytes
+from lucency.data.film_archives import archive_of
 from lucency.data.images import decode_film
+from time_limit import within
 from torture import hostile_archives, hostile_dicom, hostile_folders, hostile_pictures
 from torture.film_tries import (
     GOOD,
@@ -33,8 +37,9 @@ from torture.hostile_pictures import (
     whole,
 )
 from torture.tally import Tally, tally
-from torture.try_pictures import counted
+from torture.try_pictures import counted, tried_archives, wrong_films
 
+SECONDS = 20.0  # in which an archive is listed, and a film decoded, beside other work
 EVERY = 8  # of the files of a kind
 
 
@@ -73,12 +78,48 @@ def test_odd_names_and_kinds_of_files(model: Path, tmp_path: Path):
 def test_archives_that_cannot_be_opened_are_named(model: Path, tmp_path: Path):
     (tmp_path / GOOD).write_bytes(whole()["PNG"])
     for number, (suffix, content) in enumerate(hostile_archives.odd()):
-        (tmp_path / f"{number}{suffix}").write_bytes(content)
+        archive = tmp_path / f"{number}{suffix}"
+        archive.write_bytes(content)
+        with within(SECONDS), suppress(ValueError):
+            archive_of(archive)  # in this thread, which the limit can stop
     tried = try_films(model, tmp_path, engine="torch")
     assert tried.wrong == []
     assert {"read", "encrypted", "compression"} <= {*tried.outcomes}
     assert sum(line.startswith("An archive is left out") for line in tried.lines) > 20
     assert any(line.endswith(": 2 links, 1 sparse file") for line in tried.lines)
+
+
+def test_films_of_archives_are_those_that_python_lists(model: Path, tmp_path: Path):
+    archives = [one for _, several in hostile_archives.damaged(2) for one in several[::3]]
+    tried, _ = tried_archives(model, tmp_path / "films", archives)
+    assert tried.wrong == []
+    assert {"opened", "not opened"} == {*tried.outcomes}
+
+
+def test_films_that_an_archive_loses_are_seen():
+    names = ["a/1.png", "./b/../2.PNG", "3.png", "a/1.png", ".hidden/4.png", "notes.txt"]
+    tar = hostile_archives.tar_of([(name, whole()["PNG"]) for name in names])
+    cut = tar[: tar.rindex(b"notes.txt")]
+    every = dict.fromkeys(("a/1.png", "b/2.PNG", "3.png"), "read")
+    twice = ["Left out of f.tar: 1 hidden or system file, 1 earlier film of the same name"]
+    damage = ["f.tar is damaged or cut short (it has no end mark): 3 films are listed"]
+
+    def wrong(archive: bytes, found: dict[str, str], remarks: list[str]) -> list[str]:
+        return wrong_films(archive, found, remarks, unopened=False)
+
+    for archive in (tar, gzip.compress(tar)):
+        assert wrong(archive, every, twice) == []
+        assert wrong(archive, every, []) == ["1 films of one name without a remark"]
+        assert wrong(archive, {**every, "4.png": "read"}, twice) == ["in no listing: '4.png'"]
+        assert wrong(archive, {**every, "3.png": "damaged"}, twice) == [
+            "damaged, but intact: '3.png'"
+        ]
+        few = {name: "read" for name in every if name != "b/2.PNG"}
+        assert wrong(archive, few, twice) == ["lost: 'b/2.PNG'"]
+        assert wrong_films(archive, {}, [], unopened=True) == ["not opened, but 4 films are listed"]
+    assert wrong(cut, every, damage) == []
+    assert wrong(cut, every, twice) == ["no remark on the damage"]
+    assert wrong_films(b"no archive", {}, [], unopened=True) == []
 
 
 def test_what_is_wrong_is_seen(tmp_path: Path):
@@ -97,8 +138,8 @@ def test_what_is_wrong_is_seen(tmp_path: Path):
 
 
 def test_a_jpeg_without_an_end_is_read_once():
-    """Where each scan looks for the end itself, the tests end late."""
-    with pytest.raises(ValueError, match="truncated: the JPEG has no end"):
+    """Each scan would else look for the end itself, which takes minutes."""
+    with within(SECONDS), pytest.raises(ValueError, match="truncated: the JPEG has no end"):
         decode_film(endless_scans(4_000_000))
 
 

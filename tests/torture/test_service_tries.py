@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from torture import try_connections, try_requests, try_soak
 from torture.drawn_requests import Drawn, fault_of, send_drawn, service_requests
 from torture.service_process import Served, answered, request, served_process, small_model
 
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is read from /proc")
+LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="it is read from /proc: run it on Linux"
+)
 
 
 def test_requests_to_a_service_without_a_run_have_described_answers(tmp_path: Path):
@@ -49,6 +53,21 @@ def test_connections_of_every_kind_leave_the_service_as_it_was(tmp_path: Path):
         rows = list(try_connections.flood(service, 40, label="service"))
     assert [row.what for row in rows if row.held != row.tried] == []
     assert sum(row.tried for row in rows[:5]) == 200
+
+
+def test_connections_that_are_never_closed_are_seen():
+    calls = list[int]()
+    with ExitStack() as stack:
+        pairs = [[stack.enter_context(one) for one in socket.socketpair()] for _ in range(3)]
+        lines = [ours for ours, _ in pairs]
+        for line in lines:
+            line.setblocking(False)
+        pairs[0][1].close()
+        pairs[1][1].sendall(b"HTTP/1.1 408 Request Timeout")
+        found = try_connections.fates(lines, within=0.1, meanwhile=lambda: calls.append(1))
+    assert found == ["dropped", "answered 408", "open"]
+    assert calls
+    assert not try_connections.CLOSED & {"open"}
 
 
 @LINUX

@@ -2,10 +2,13 @@
 
 A fifth each sends nothing, half a head, half a body with the token, requests whose answers it does
 not read, or ends at once. All are held open. A good film is sent every hundredth connection and
-must be answered, or refused where all connections are at work; memory and descriptors must return.
-The second service may open 300 files only, and may refuse films while connections come.
+must be answered as before, or refused where all connections are at work; memory and descriptors
+must return. Where no whole head or body comes, all connections must be closed within the limits of
+the service (`ServiceSettings`), and good films be answered until then. The second service may open
+300 files only, and may refuse films while connections come.
 """
 
+import json
 import socket
 import sys
 import tempfile
@@ -13,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
+from lucency.deploy.guard import ServiceSettings
 from served import film_file
 from torture.service_process import (
     MEBIBYTE,
@@ -28,6 +32,15 @@ from torture.tally import Tally, script, tally
 
 FEW_FILES = 300
 WORKING = "half a body"  # all connections have a request that is let in: one more is refused
+AT_ONCE = "closed at once"
+STATED = ServiceSettings()
+CLOSED_WITHIN = {  # seconds from the last connection of a kind, as the service states them
+    "nothing sent": STATED.header_seconds,
+    "half a head": STATED.header_seconds,
+    WORKING: STATED.body_seconds,
+}
+SLACK = 5.0  # seconds more, beside other work
+MEANWHILE = 1.0  # seconds between two good requests until then
 EVERY = 100  # connections between two good requests
 BACK_SECONDS = 60.0  # within which descriptors return
 MORE_BYTES = 48 * MEBIBYTE  # that a service may keep, as allocators do
@@ -43,7 +56,7 @@ def kinds(service: Served) -> dict[str, Callable[[int], bytes]]:
         "half a head": lambda number: b"GET /v1/model HTTP/1.1\r\nX: "[: 3 + number % 20],
         WORKING: lambda _: half,
         "answers unread": lambda _: unread,
-        "closed at once": lambda _: b"GET",
+        AT_ONCE: lambda _: b"GET",
     }
 
 
@@ -59,7 +72,25 @@ def opened(service: Served, sent: bytes) -> socket.socket:
     return line
 
 
-FATES = {"open", "dropped", "closed", "answered 200", "answered 503"}
+def held_open(
+    stack: ExitStack, service: Served, kind: str, times: int, *, meanwhile: Callable[[], object]
+) -> list[socket.socket]:
+    """Return connections of a kind, open until `stack` is left, none where they end at once.
+
+    `meanwhile` is called after each EVERY of them.
+    """
+    lines, sent = list[socket.socket](), kinds(service)[kind]
+    for number in range(times):
+        lines.append(stack.enter_context(opened(service, sent(number))))
+        if kind == AT_ONCE:
+            lines.pop().close()
+        if number % EVERY == 0:
+            meanwhile()
+    return lines
+
+
+OPEN = "open"
+CLOSED = {"dropped", "closed", "answered 200", "answered 408", "answered 503"}
 
 
 def fate(line: socket.socket) -> str:
@@ -67,15 +98,40 @@ def fate(line: socket.socket) -> str:
     try:
         found = line.recv(64)
     except BlockingIOError:
-        return "open"
+        return OPEN
     except OSError:
         return "dropped"
     return f"answered {found[9:12].decode()}" if found else "dropped"
 
 
-def good(service: Served, film: bytes) -> str:
-    """Return the status of a good request."""
-    return str(answered(service, request(service, "/v1/predict", body=film)).status)
+def fates(
+    lines: list[socket.socket], *, within: float, meanwhile: Callable[[], object]
+) -> list[str]:
+    """Return what has become of connections once all are closed, or so many seconds are over.
+
+    `meanwhile` is called again and again until then.
+    """
+    until, closed, left = time.monotonic() + within, list[str](), lines
+    while left:
+        over = time.monotonic() >= until
+        found = [(line, fate(line)) for line in left]
+        closed += [one for _, one in found if one != OPEN]
+        left = [line for line, one in found if one == OPEN]
+        if over:
+            break
+        meanwhile()
+        time.sleep(max(min(MEANWHILE, until - time.monotonic()), 0))
+    return closed + [OPEN] * len(left)
+
+
+def good(service: Served, film: bytes, *, expected: list[object]) -> str:
+    """Return the status of a good request, or that its predictions are not the first one's."""
+    reply = answered(service, request(service, "/v1/predict", body=film))
+    if reply.status != 200:
+        return str(reply.status)
+    found = json.loads(reply.body)
+    expected[:] = expected or [found]
+    return "200" if [found] == expected else "another answer"
 
 
 def flood(service: Served, times: int, *, label: str, full: str = "200") -> Iterator[Tally]:
@@ -83,42 +139,47 @@ def flood(service: Served, times: int, *, label: str, full: str = "200") -> Iter
 
     `full` is a further status that a good film may have while connections come.
     """
-    film = film_file()
-    assert good(service, film) == "200"
+    film, expected = film_file(), list[object]()
+    assert good(service, film, expected=expected) == "200"
     before, files = resident(service.pid), descriptors(service.pid)
     during: dict[str, list[str]] = {}
-    peak = 0
-    for kind, sent in kinds(service).items():
+    opens = [files]
+    for kind in kinds(service):
+        answers = during.setdefault(kind, [])
+
+        def send_good(answers: list[str] = answers) -> None:
+            answers.append(good(service, film, expected=expected))
+            opens.append(descriptors(service.pid))
+
         with ExitStack() as stack:
-            lines = []
-            for number in range(times):
-                line = stack.enter_context(opened(service, sent(number)))
-                lines.append(line)
-                if kind == "closed at once":
-                    line.close()
-                if number % EVERY == 0:
-                    during.setdefault(kind, []).append(good(service, film))
-                    peak = max(peak, descriptors(service.pid))
-            during.setdefault(kind, []).append(good(service, film))
-            fates = ["closed"] * times if kind == "closed at once" else map(fate, lines)
-            yield tally(f"{label}: {kind}", fates, right=FATES.__contains__)
+            lines = held_open(stack, service, kind, times, meanwhile=send_good)
+            within = CLOSED_WITHIN[kind] + SLACK if kind in CLOSED_WITHIN else 0.0
+            found = fates(lines, within=within, meanwhile=send_good)
+        found += ["closed"] * (times - len(found))
+        may = CLOSED if kind in CLOSED_WITHIN else {*CLOSED, OPEN}
+        yield tally(f"{label}: {kind}", found, right=may.__contains__)
     for kind, statuses in during.items():
         known = {"200", "503"} if kind == WORKING else {"200", full}
         yield tally(f"{label}: a good film, {kind}", statuses, right=known.__contains__)
-    until = time.monotonic() + BACK_SECONDS
-    while descriptors(service.pid) > files + MORE_FILES and time.monotonic() < until:
-        time.sleep(0.5)
-    after = [good(service, film) for _ in range(10)]
+    await_descriptors(service, files + MORE_FILES)
+    after = [good(service, film, expected=expected) for _ in range(10)]
     yield tally(f"{label}: a good film after", after, right=lambda one: one == "200")
     more = resident(service.pid) - before
     left = descriptors(service.pid) - files
     yield Tally(
         f"{label}: memory and descriptors return", 2,
         (more <= MORE_BYTES) + (left <= MORE_FILES),
-        f"memory + {more / MEBIBYTE:.0f} MiB, descriptors + {left} of {peak} at most",
+        f"memory + {more / MEBIBYTE:.0f} MiB, descriptors + {left} of {max(opens)} at most",
     )  # fmt: skip
     failures = service.logged.count("Traceback") + service.logged.count("out of system resource")
     yield Tally(f"{label}: log without failures", 1, int(not failures), f"failures {failures}")
+
+
+def await_descriptors(service: Served, most: int) -> None:
+    """Wait until a service has so few open, or BACK_SECONDS are over."""
+    until = time.monotonic() + BACK_SECONDS
+    while descriptors(service.pid) > most and time.monotonic() < until:
+        time.sleep(0.5)
 
 
 def tries(times: int) -> Iterator[Tally]:
@@ -135,4 +196,4 @@ def tries(times: int) -> Iterator[Tally]:
 if __name__ == "__main__":
     if not sys.platform.startswith("linux"):
         sys.exit("connections are counted on Linux alone: they are read from /proc")
-    script("connections", tries, times=10_000, doc=__doc__)
+    script("connections", tries, times=10_000, doc=__doc__ or "")

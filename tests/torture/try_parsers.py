@@ -1,6 +1,7 @@
 """Every parser of files and of words, with files that are damaged at random (hypothesis).
 
-Held is an input that was read, or refused by a ValueError of the program in at most three lines.
+Held is an input that was read, or refused by a ValueError of the program in at most three lines
+that names the damaged file, or the word.
 """
 
 from collections import Counter

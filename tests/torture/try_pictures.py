@@ -2,7 +2,9 @@
 
 Each kind is a folder with one good film. Held is a film that was read or was left out with a code,
 where the command ended well, listed every film once, wrote no control character and no traceback,
-and where no film below 1 MiB took 20 s of processor time or 1.5 GiB (`torture.weigh`).
+and where no film below 1 MiB took 20 s of processor time or 1.5 GiB (`torture.weigh`). The films of
+an archive are those that Python's own zipfile or tarfile lists, as far as it can
+(`torture.archive_films`): each was read or left out with a code, and what is intact was read.
 """
 
 import os
@@ -11,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torture import hostile_archives, hostile_dicom, hostile_folders, hostile_pictures
+from torture.archive_films import ERRORS, films_of
 from torture.film_tries import GOOD, Tried, heavy, small_model, try_films, write_films
 from torture.hostile_pictures import whole
 from torture.tally import Tally, script, tally
@@ -60,15 +63,71 @@ def archive_kinds(times: int) -> Iterator[tuple[str, list[hostile_archives.Packe
 def tried_archives(
     model: Path, folder: Path, archives: list[hostile_archives.Packed]
 ) -> tuple[Tried, list[str]]:
-    """Predict the films of archives beside a good film; outcomes are those of the archives."""
+    """Predict the films of archives beside a good film; outcomes are those of the archives.
+
+    Wrong is, beside what `try_films` finds, what `wrong_films` does of each archive.
+    """
     folder.mkdir()
     (folder / GOOD).write_bytes(whole()["PNG"])
-    for number, (suffix, content) in enumerate(archives):
-        (folder / f"{number:05d}{suffix}").write_bytes(content)
+    places = [folder / f"{number:05d}{suffix}" for number, (suffix, _) in enumerate(archives)]
+    for place, (_, content) in zip(places, archives, strict=True):
+        place.write_bytes(content)
     tried = try_films(model, folder)
-    lost = sum(line.startswith("An archive is left out") for line in tried.lines)
-    outcomes = ["not opened"] * lost + ["opened"] * (len(archives) - lost)
-    return tried._replace(outcomes=outcomes), heavy(folder)
+    found = films_by_archive(tried)
+    lost = {place: f"An archive is left out: {place} cannot be opened: " for place in places}
+    wrong, outcomes = list(tried.wrong), list[str]()
+    for place in places:
+        unopened = any(line.startswith(lost[place]) for line in tried.lines)
+        outcomes.append("not opened" if unopened else "opened")
+        remarks = [line for line in tried.lines if f"{place} " in line or f"{place}: " in line]
+        films = found.get(str(place), {})
+        wrong += [
+            f"{place.name}: {one}"
+            for one in wrong_films(place.read_bytes(), films, remarks, unopened=unopened)
+        ]
+    return tried._replace(outcomes=outcomes, wrong=wrong), heavy(folder)
+
+
+def films_by_archive(tried: Tried) -> dict[str, dict[str, str]]:
+    """Return what became of films, by the path of their archive and their name in it."""
+    found = dict[str, dict[str, str]]()
+    for place, outcome in zip(tried.places, tried.outcomes, strict=False):
+        archive, mark, name = place.partition("::/")
+        if mark:
+            found.setdefault(archive, {})[name] = outcome
+    return found
+
+
+def wrong_films(
+    archive: bytes, found: dict[str, str], remarks: list[str], *, unopened: bool
+) -> list[str]:
+    """Return what is wrong with the films found of an archive, beside Python's own listing of it.
+
+    Every film that is listed must have been read, or left out with a reason; an intact one read.
+    Films of one name count once, the others in a remark. Of an archive that could not be listed to
+    its end a remark must say so, and more may have been found.
+    """
+    try:
+        listed = films_of(archive, intact=whole()["PNG"])
+    except ERRORS:
+        return []
+    if unopened:
+        return [f"not opened, but {len(listed.names)} films are listed"] if listed.names else []
+    names = set(listed.names)
+    wrong = [f"lost: {name!r}" for name in sorted(names - found.keys())]
+    wrong += [
+        f"{found[name]}, but intact: {name!r}"
+        for name in sorted(listed.intact & found.keys())
+        if found[name] != "read"
+    ]
+    twice = len(listed.names) - len(names)
+    if listed.whole:
+        wrong += [f"in no listing: {name!r}" for name in sorted(found.keys() - names)]
+        if twice and not any(f"{twice} earlier film" in line for line in remarks):
+            wrong.append(f"{twice} films of one name without a remark")
+    elif not any(" is damaged or cut short (" in line for line in remarks):
+        wrong.append("no remark on the damage")
+    return wrong
 
 
 def folders(model: Path, place: Path) -> Iterator[Tally]:

@@ -34,6 +34,7 @@ SECONDS = 10  # to find a scheduler, and between looks whether it is still there
 WITHOUT_WORKERS = 60  # seconds that work waits for a worker
 SLURM = {"minutes": 60, "memory": 4, "cpus": 1, "array": 50, "shards": 8}  # GB; tasks a job
 CLUSTERS = ("slurm", "local", "debug")  # of submitit: jobs, processes here, this process
+EXPECTED = "expected local, dask://HOST:PORT or slurm"
 FORM = re.compile(r"local|dask://[^/?#\s]+:\d+|slurm(://[^/?#\s]*(\?[^#]*)?)?")
 FAULT = re.compile(r"error\b|exception\b|killed|cancelled|state: ", re.IGNORECASE)
 AROUND = ("-", "You can check", "or at paths", "Error stream", "No error stream")
@@ -65,9 +66,13 @@ def choose_engine(engine: str) -> str:
     engine or choice, and where what it needs is not there, a scheduler too.
     """
     engine = printable(engine)  # messages show it
+    try:
+        urlsplit(engine)
+    except ValueError as error:  # of addresses of IPv6, which stand in brackets
+        raise ValueError(f"--engine {engine}: found no address ({error}), {EXPECTED}") from error
     kind = _kind(engine)
     if kind not in ENGINES:
-        raise ValueError(f"--engine {engine}: expected local, dask://HOST:PORT or slurm")
+        raise ValueError(f"--engine {engine}: {EXPECTED}")
     needed = {"dask": "distributed", "slurm": "submitit"}.get(kind, "")
     if needed and find_spec(needed) is None:
         raise ValueError(f"{needed} is not installed: pip install 'lucency[{kind}]'")

@@ -142,8 +142,7 @@ class Manifest:
         for name, columns in CELLS.items():
             found = tuple(getattr(self, name).columns)
             require(found == columns, f"columns of {name}", found)
-        share = self.soft["share"].to_numpy(dtype=np.float32)
-        require(bool(((share >= 0) & (share <= 1)).all()), "shares must be 0 to 1", "others")
+        require_shares(self.soft)
         stated = self.label[~np.isnan(self.label)]
         require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
         if not pd.Index(self.image).is_unique:
@@ -357,6 +356,9 @@ def load_manifest(folder: Path) -> Manifest:
         for name, columns in CELLS.items()
         if (folder / f"{name}.csv").is_file()  # manifests of before have none
     }
+    if "soft" in cells:
+        with naming_damage(folder / "soft.csv"):
+            require_shares(cells["soft"])
     boxes = read_table(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS)
     with (
         naming_damage(folder / "manifest.csv", kinds=(ValueError, FloatingPointError)),
@@ -518,6 +520,12 @@ def require(holds: bool, what: str, found: object) -> None:
     """Raise ValueError unless a part of a value fits the rest of it."""
     if not holds:
         raise ValueError(f"{what}: found {found}, which does not fit the rest of the value")
+
+
+def require_shares(soft: pd.DataFrame) -> None:
+    """Raise ValueError unless soft labels are shares of readers, 0 to 1."""
+    share = soft["share"].to_numpy(dtype=np.float32)
+    require(bool(((share >= 0) & (share <= 1)).all()), "shares must be 0 to 1", "others")
 
 
 def part_fingerprint(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"]) -> str:

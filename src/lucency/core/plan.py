@@ -47,7 +47,7 @@ class Plan:
         strange = self.part[~np.isin(self.part, PARTS)]
         require(not len(strange), "part", np.unique(strange))
         require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
-        require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
+        require_weights(self.weight)
         require(bool(((self.mix >= 0) & (self.mix <= 1)).all()), "mix", "a share outside 0 to 1")
         require(bool((self.copy[self.mix > 0] > 0).all()), "a mixed film must be a copy", "others")
 
@@ -177,9 +177,12 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     row = films.get_indexer(pd.Index(table["image"]))
     mate, mixed = row.copy(), (table["mate"] != table["image"]).to_numpy()
     mate[mixed] = films.get_indexer(pd.Index(table.loc[mixed, "mate"]))
-    known = bool((row >= 0).all() and (mate >= 0).all())
-    require(known, "a film of the plan is not in the manifest", folder)
+    with naming_damage(folder / "plan.csv"):
+        known = bool((row >= 0).all() and (mate >= 0).all())
+        require(known, "films of the plan", "one that is not in the manifest")
     weight = read_array(folder / "weight.npy")
+    with naming_damage(folder / "weight.npy", kinds=(ValueError, TypeError)):
+        require_weights(weight)
     with naming_damage(folder / "plan.csv"):
         return Plan(
             row=row.astype(np.int64),
@@ -191,6 +194,11 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
             mate=mate.astype(np.int64),
             mix=table["mix"].to_numpy(dtype=np.float32),
         )
+
+
+def require_weights(weight: Shaped[np.ndarray, ...]) -> None:
+    """Raise ValueError unless no weight is negative."""
+    require(bool((weight >= 0).all()), "weights must not be negative", "some are")
 
 
 def _count_up(film: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:

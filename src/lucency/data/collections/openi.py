@@ -49,8 +49,9 @@ VIEWS_JUDGED = {"L": "LATERAL"}
 
 
 class Report(NamedTuple):
-    """A report: its number, its major headings whole ("Nodule/lung/left"), and its films."""
+    """A report: where it is, its number, its major headings whole ("Nodule/lung/left"), its films."""
 
+    where: str
     number: int
     headings: tuple[str, ...]
     films: tuple[str, ...]
@@ -71,7 +72,7 @@ def read_openi(root: Path, labels: str) -> Manifest:
     if not labels:
         say_short(place.name, len(reports), published=3_955, noun="reports")
     filmed = [report for report in reports if report.films]
-    by_report = _labels_of(filmed, place)
+    by_report = _labels_of(filmed)
     count = [len(report.films) for report in filmed]
     names = np.array([film for report in filmed for film in report.films], dtype=object)
     number = np.repeat(np.array([report.number for report in filmed], dtype=np.int64), count)
@@ -193,10 +194,10 @@ def _report_of(number: list[str], headings: list[str], films: list[str], *, wher
     known = re.fullmatch(r"CXR([0-9]{1,9})", number[0]) if len(number) == 1 else None
     if not known or not all(film.startswith(f"{known[0]}_") for film in films):
         raise ValueError(f"{where}: found no report of {TITLE}: expected one uId such as CXR1")
-    return Report(parse_whole(known[1]), tuple(headings), tuple(films))
+    return Report(where, parse_whole(known[1]), tuple(headings), tuple(films))
 
 
-def _labels_of(reports: list[Report], place: Path) -> Float32[np.ndarray, "r k"]:
+def _labels_of(reports: list[Report]) -> Float32[np.ndarray, "r k"]:
     """Return the labels of reports."""
     label = np.zeros((len(reports), len(FINDINGS_OF_OPENI)), dtype=np.float32)
     unread = {one.casefold() for one in UNREAD}
@@ -209,7 +210,7 @@ def _labels_of(reports: list[Report], place: Path) -> Float32[np.ndarray, "r k"]
         for heading in named - unread:
             if heading not in PLACE_OF_HEADING:
                 raise ValueError(
-                    f"{place}: report {report.number}: found the heading {heading!r}, none of "
+                    f"{report.where}: found the heading {heading!r}, none of "
                     f"{TITLE}{nearest(heading, FINDINGS_OF_OPENI)}: expected its reports as "
                     "published"
                 )
