@@ -56,7 +56,7 @@ def refuse_odd(number: int) -> int:
         ("dask://localhost:8786/x", "expected dask://HOST:PORT of a scheduler"),
         ("dask://localhost", "expected dask://HOST:PORT of a scheduler"),
         ("dask://h:99999999", "--engine dask://h:99999999: expected dask://HOST:PORT .*Port out"),
-        ("dask://[::1:8786", r"--engine dask://\[::1:8786: expected dask://HOST:PORT of a sched"),
+        ("dask://[::1:8786", r"found no address .Invalid IPv6 URL., expected local"),
         (f"dask://{'h' * 70}:1", "--engine dask://h+:1: expected dask://HOST:PORT of a scheduler"),
     ],
 )

@@ -49,7 +49,7 @@ VIEWS_JUDGED = {"L": "LATERAL"}
 
 
 class Report(NamedTuple):
-    """A report: where it is, its number, its major headings whole ("Nodule/lung/left"), its films."""
+    """A report: where it is, its number, headings whole ("Nodule/lung/left"), and its films."""
 
     where: str
     number: int
