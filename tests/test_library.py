@@ -176,6 +176,8 @@ def test_other_errors_name_the_argument_too(place: Path):
         lu.evaluate([0, 1], [0.1, 0.9], patient=["a", None])
     with pytest.raises(ValueError, match=r"^patient: 4 of 5 are missing"):
         lu.evaluate([0, 1] * 2 + [0], [0.1] * 5, patient=["a", "", "NA", "Unknown", " ?"])
+    with pytest.raises(ValueError, match="patient: found 0, expected 2"):
+        lu.evaluate([0, 1], [0.1, 0.9], patient=[])
     with pytest.raises(ValueError, match=r"^films: found none"):
         lu.prepare([])
     with pytest.raises(ValueError, match="several: found 1 predictions"):

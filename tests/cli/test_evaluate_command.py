@@ -45,7 +45,7 @@ def test_files_that_are_in_the_folder_are_kept(at_work: Path, tmp_path: Path):
     mine.write_text("my own")
     words = ["evaluate", "mine.csv", *LABELS, "--out", str(tmp_path)]
     done = CliRunner().invoke(app, words)
-    assert "metrics.csv is there, by somebody else: choose another folder" in str(done.exception)
+    assert "metrics.csv is there, and no written.json beside it names it" in str(done.exception)
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(mine.name, "my own")]
     mine.unlink()
     for _ in range(2):

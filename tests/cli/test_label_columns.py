@@ -115,6 +115,18 @@ def test_scores_that_are_hard_labels_are_named(
         words = ["evaluate", "hard.csv", "--labels", "labels.csv", "--scale", scale]
         shown = CliRunner().invoke(app, words, catch_exceptions=False).stderr
         assert f"{line} of one threshold{end}\n" in shown
+    table.assign(Mass="").to_csv("unstated.csv", index=False)
+    words[words.index("labels.csv")] = "unstated.csv"
+    assert "are the labels" not in CliRunner().invoke(app, words).stderr
+
+
+def test_a_column_of_words_is_named_once(place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(place)
+    labels = pd.read_csv("labels.csv", dtype=str)
+    labels.assign(Edema="yes").to_csv("worded.csv", index=False)
+    for command in ("describe", "imbalance"):
+        shown = CliRunner().invoke(app, ["data", command, "worded.csv"]).stderr
+        assert [line.count("Edema") for line in shown.splitlines() if "Edema" in line] == [2], shown
 
 
 @pytest.mark.parametrize("others", [(), ("scores.csv",)])

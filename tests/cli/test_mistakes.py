@@ -24,6 +24,7 @@ import pytest
 
 from lucency.cli.app import call
 from lucency.core import stores
+from lucency.core.written import WRITTEN
 from lucency.models.metadata import FORMAT, METADATA, MODEL, VERSION, WEIGHTS
 from workplace import FEW
 
@@ -357,6 +358,7 @@ def write_torn(place: Path) -> None:
         (place / name / "model.json").write_text("{}")
     (place / "cut-export" / "receipt.json").write_text('{"format":')
     history = place / "older" / "networks" / "test_resnet" / "history.csv"
+    history.with_name(WRITTEN).unlink()  # which versions before did not have
     history.write_text(history.read_text().splitlines()[0] + "\n")
 
 

@@ -264,6 +264,9 @@ def test_a_damaged_plan_is_named(tmp_path: Path):
     table.assign(copy=7).to_csv(tmp_path / "plan.csv", index=False)
     with pytest.raises(ValueError, match=r"plan.csv cannot be read \(copy: found"):
         load_plan(tmp_path, np.array(["a", "b", "c"]))
+    np.save(tmp_path / "weight.npy", -np.load(tmp_path / "weight.npy"))
+    with pytest.raises(ValueError, match=r"weight.npy cannot be read \(weights must not be neg"):
+        load_plan(tmp_path, np.array(["a", "b", "c"]))
 
 
 # --- as pictures

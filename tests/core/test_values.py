@@ -162,6 +162,13 @@ def test_chestxray14_is_loaded_as_it_was_saved(nih_films: Manifest, tmp_path: Pa
     assert_same(load_manifest(tmp_path), films)
 
 
+def test_a_share_of_readers_above_1_names_its_table(tmp_path: Path):
+    save_manifest(films(boxes=pd.DataFrame(columns=BOX_COLUMNS)), tmp_path)
+    (tmp_path / "soft.csv").write_text("image,finding,share\na,Mass,1.5\n")
+    with pytest.raises(ValueError, match=r"soft.csv cannot be read \(shares must be 0 to 1"):
+        load_manifest(tmp_path)
+
+
 def test_a_plan_of_other_films_is_refused(tmp_path: Path):
     save_plan(plan(), np.array(["a", "b"]), tmp_path)
     with pytest.raises(

@@ -1,12 +1,17 @@
 """Tables that were changed after a stage wrote them, and files that are somebody else's."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
 import pandas as pd
 import pytest
 
+from lucency.core import written
 from lucency.core.files import write_table
 from lucency.core.manifest import read_table
 from lucency.core.stage import produce
-from lucency.core.tables import Audit, write_audit
+from lucency.core.tables import Audit, load_tables, save_tables, write_audit
 from lucency.core.written import WRITTEN, writing_into
 
 ROWS = pd.DataFrame({"image": ["a.png", "b.png", "c.png"], "score": [0.25, 0.5, 0.75]})
@@ -64,22 +69,89 @@ def test_own_files_are_written_over(tmp_path):
     assert set(read_table(tmp_path / "out" / "scores.csv", text=("image",))["score"]) == {0.2}
 
 
-def test_a_call_that_was_killed_is_repeated(tmp_path):
+def test_lists_that_people_edit_are_no_stage_s(tmp_path):
+    write_score(tmp_path, 0.1)
+    table = tmp_path / "scores.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:2]))
+    assert len(read_table(table, text=("image",))) == 1
+
+
+def test_a_conclusion_and_a_number_that_were_changed_are_refused(tmp_path):
+    @dataclass
+    class Found:
+        table: pd.DataFrame
+        conclusion: str
+        about: dict[str, int]
+
+    found = Found(table=ROWS, conclusion="No difference.", about={"films": 3})
+    stage = produce(tmp_path / "stage", inputs={}, write=lambda out: save_tables(found, out))
+    assert load_tables(Found, stage, text=("image",)).about == {"films": 3}
+    for name, other in (("conclusion.txt", "A difference.\n"), ("about.json", '{"films": 4}')):
+        whole = (stage / name).read_bytes()
+        (stage / name).write_text(other)
+        with pytest.raises(ValueError, match=f"{name} was changed or replaced"):
+            load_tables(Found, stage, text=("image",))
+        (stage / name).write_bytes(whole)
+
+
+def test_what_failed_half_way_leaves_no_name_that_others_may_take(tmp_path):
+    def fails():
+        with writing_into(tmp_path, ["a.csv", "b.csv"]):
+            write_table(ROWS, tmp_path / "a.csv")
+            raise ValueError("no page")
+
+    with pytest.raises(ValueError, match="no page"):
+        fails()
+    (tmp_path / "b.csv").write_text("mine")
+    with pytest.raises(ValueError, match=r"b\.csv is there, and no written\.json beside it names"):
+        fails()
+    assert (tmp_path / "b.csv").read_text() == "mine"
+
+
+def test_a_name_whose_file_is_gone_is_free(tmp_path):
+    write_score(tmp_path, 0.1)
+    (tmp_path / "scores.csv").unlink()
+    (tmp_path / "scores.csv").write_text("mine")
+    with writing_into(tmp_path, ["other.csv"]):
+        write_table(ROWS, tmp_path / "other.csv")
+    assert (tmp_path / "scores.csv").read_text() == "mine"
+
+
+def test_two_answers_at_once_do_not_mix(tmp_path):
+    def other():
+        with writing_into(tmp_path, ["other.csv"]):
+            write_table(ROWS, tmp_path / "other.csv")
+
+    with ThreadPoolExecutor(1) as pool:
+        with writing_into(tmp_path, ["scores.csv"]):
+            second = pool.submit(other)
+            time.sleep(0.2)
+            write_table(ROWS, tmp_path / "scores.csv")
+        with pytest.raises(ValueError, match=r"holds scores\.csv of another answer"):
+            second.result(timeout=30)
+
+
+def test_a_call_that_was_killed_is_repeated(tmp_path, monkeypatch):
     def killed():
         with writing_into(tmp_path, ["a.csv", "b.csv"]):
             write_table(ROWS, tmp_path / "a.csv")
+            monkeypatch.setattr(written, "_note", lambda *_: None)  # as by kill -9
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         killed()
-    with writing_into(tmp_path, ["a.csv", "b.csv"]):
-        write_table(ROWS, tmp_path / "a.csv")
+    monkeypatch.undo()
+    for _ in range(2):
+        with writing_into(tmp_path, ["a.csv", "b.csv"]):
+            for name in ("a.csv", "b.csv"):
+                write_table(ROWS, tmp_path / name)
+    assert {one.name for one in tmp_path.iterdir()} == {"a.csv", "b.csv", WRITTEN}
 
 
 def test_files_of_somebody_else_are_kept(tmp_path):
     mine = tmp_path / "scores.csv"
     mine.write_text("my,notes\n")
-    with pytest.raises(ValueError, match=r"scores\.csv is there, by somebody else: choose another"):
+    with pytest.raises(ValueError, match=r"scores\.csv is there, and no written\.json beside it"):
         write_score(tmp_path, 0.1)
     assert mine.read_text() == "my,notes\n"
     assert not (tmp_path / WRITTEN).exists()

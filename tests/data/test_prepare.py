@@ -557,7 +557,7 @@ def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):
     assert sorted(read_folder(tmp_path / "out")) == [
         "boxes.csv", "manifest.csv", "manifest.json", "preparation.json", "reading.csv",
         "receipt.json", "rejected.csv", "shards/00000.npy", "shards/SHA256SUMS", "shards/index.npy",
-        "soft.csv", "sources.csv", "uncertain.csv",
+        "soft.csv", "sources.csv", "uncertain.csv", "written.json",
     ]  # fmt: skip
 
 

@@ -382,6 +382,8 @@ def test_heat_maps_are_of_the_findings_that_reach_their_thresholds(tmp_path: Pat
     found = results_of([film], a_model())[film]
     assert found.maps.findings == FINDINGS[-3:]
     assert results_of([film], a_model(), method="none")[film].maps.findings == ()
+    with pytest.raises(ValueError, match=r"method 'grad-can' is unknown: expected .*nearest is"):
+        results_of([], a_model(), method="grad-can")
     film.write_bytes(dicom_bytes(stored_for(phantom_grey()), PatientName="ANOTHER"))
     with pytest.raises(ValueError, match=r"film.dcm changed while it was predicted"):
         write_results({film: found}, algorithm=ALGORITHM, out=tmp_path / "mixed")

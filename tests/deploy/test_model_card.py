@@ -13,11 +13,11 @@ from markdown_it import MarkdownIt
 
 from cards import plain, tables
 from lucency.core.saved_files import read_json
-from lucency.core.stage import RECEIPT
 from lucency.core.written import WRITTEN
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.deploy.model_card import escape, model_card, traps_of
 from lucency.deploy.model_export import export_model
+from lucency.pipeline import stages
 from lucency.pipeline.film_predictors import open_predictor
 from lucency.pipeline.run import open_run_folder
 from workplace import NETWORKS
@@ -257,17 +257,16 @@ def test_an_ensemble_names_its_members_and_their_weights(combined: Path):
 
 def test_a_part_of_a_run_names_no_other_network_the_best(combined: Path, tmp_path: Path):
     run = Path(shutil.copytree(combined, tmp_path / "run"))
+    stages.report(open_run_folder(run))
     best = open_predictor(run).name
-    (run / "report" / RECEIPT).write_text('{"ensemble": "0123456789abcdef"}')
-    (run / "ensemble" / "leaderboard").rename(run / "elsewhere")
-    with pytest.raises(ValueError, match="its report ranks ensembles, and its folder ensemble"):
-        open_predictor(run)
-    assert open_predictor(run, name=NETWORKS[0]).name == NETWORKS[0]
-    (run / "elsewhere").rename(run / "ensemble" / "leaderboard")
+    parts = ("ensemble/leaderboard", f"networks/{NETWORKS[1]}", "protocol.toml")
+    for part in parts:
+        (run / part).rename(run / "elsewhere")
+        with pytest.raises(ValueError, match=f"found no {part}, which its report is about: copy"):
+            open_predictor(run)
+        assert open_predictor(run, name=NETWORKS[0]).name == NETWORKS[0]
+        (run / "elsewhere").rename(run / part)
     assert open_predictor(run).name == best
-    (run / "protocol.toml").unlink()
-    with pytest.raises(ValueError, match="holds ensembles and no protocol"):
-        open_predictor(run)
 
 
 def test_what_was_not_kept_has_neither_card_nor_export(combined: Path, tmp_path: Path):

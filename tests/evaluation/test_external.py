@@ -207,7 +207,9 @@ def test_a_label_file_that_has_lost_leading_zeros_is_named_itself(tmp_path: Path
     number = labels["image"].str.removesuffix(".png").astype(int)
     labels.assign(image=number).to_csv(tmp_path / "labels.csv", index=False)
     (tmp_path / "scores.csv").write_text("image,Mass\n007.png,0.5\n008.png,0.5\n")
-    message = r"7 is labelled, not '007.png': labels.csv has lost leading zeros: save that column"
+    message = (
+        r"7 is labelled, not '007.png': the label file has lost leading zeros: save that column"
+    )
     with pytest.raises(ValueError, match=message):
         _evaluated(tmp_path)
 

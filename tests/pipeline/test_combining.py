@@ -285,7 +285,9 @@ def test_something_else_may_be_combined_in_a_finished_run(run: Path, tmp_path: P
     assert {*find_home(mine).fitted} == {*leaderboard} - {"test_resnet", "test_convnext"}
     older = mine / "ensemble" / "convex" / "predictor.json"
     older.rename(older.with_suffix(".away"))
-    with pytest.raises(ValueError, match="convex was made before predictors were kept: go on with"):
+    with pytest.raises(
+        ValueError, match="convex is not there, or was made before predictors were kept: go on"
+    ):
         lu.load(mine, model="convex")
     older.with_suffix(".away").rename(older)
     (tmp_path / "none.toml").write_text(PROTOCOL.partition("[ensemble]")[0])

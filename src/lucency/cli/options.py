@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lucency.config.sections import External
 
 OPTIONS = ("source", "root", "labels", "image_column", "patient_column")  # keys with one
+TEXT = "conclusion.txt"  # of an audit, beside its tables
 SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
 
@@ -61,6 +62,17 @@ def check_folder(folder: Path | None) -> Path | None:
         if (place / "model.json").is_file():
             raise ValueError(f"{place} holds an exported model: choose another --out")
     check_writable(next(place for place in (folder, *above) if place.is_dir()))
+    return folder
+
+
+def check_tables(folder: Path | None) -> Path | None:
+    """Return a folder for an audit's tables; ValueError too where tables of others are in it."""
+    folder = check_folder(folder)
+    if folder is not None and folder.is_dir():
+        from lucency.core.written import refuse_others
+
+        there = [one.name for one in folder.iterdir() if one.suffix == ".csv" or one.name == TEXT]
+        refuse_others(folder, there)
     return folder
 
 
@@ -283,7 +295,12 @@ SourceChanges = Annotated[
     ),
 ]
 Scale = Annotated[str, typer.Option(help="What a table holds: probability, percent or logit.")]
-Tables = Annotated[Path | None, to_folder("Write all tables here, as CSV.")]
+Tables = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", callback=check_tables, help="Write all tables here, as CSV."
+    ),
+]
 Figure = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Draw the figure, an SVG file.", callback=check_figure),

@@ -19,7 +19,7 @@ from lucency.config.protocol import Protocol, find_protocol, read_protocol
 from lucency.core.files import why_no_file, write_whole
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
-from lucency.core.progress import printable, say
+from lucency.core.progress import printable
 from lucency.core.stage import RECEIPT, Failures
 from lucency.core.tables import Answer
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled, read_labels
@@ -37,8 +37,6 @@ NOT_MADE = "not made"
 def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
     """Return the imbalance measures of a label file; `figure` is an SVG file to draw to."""
     read = read_labels(file)
-    if read.left_out:
-        say(f"{file}: left out are {', '.join(read.left_out)}; read are {', '.join(read.findings)}")
     found = measure(read.label, names=read.findings)
     if figure is not None:
         from lucency.report.imbalance_figures import draw_cooccurrence

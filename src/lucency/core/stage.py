@@ -35,10 +35,10 @@ from lucency.core.memory import check_room
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 from lucency.core.saved_files import read_json
-from lucency.core.written import WRITTEN, note_written
+from lucency.core.written import RECEIPT, WRITTEN, note_written
 
 Inputs = Mapping[str, object]
-RECEIPT, NOTE = "receipt.json", "inputs.json"
+NOTE = "inputs.json"
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)  # errors of a rename to a folder that holds something
 SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
 

@@ -54,7 +54,10 @@ class Audit:
 
 
 def write_audit(audit: Audit, folder: Path) -> None:
-    """Write each table as NAME.csv, and conclusion.txt; ValueError where other tables are."""
+    """Write each table as NAME.csv, and conclusion.txt.
+
+    Raises ValueError where other tables are, or these were changed since they were written.
+    """
     names = {f"{name}.csv" for name in audit.tables}
     others = sorted({file.name for file in folder.glob("*.csv")} - names)
     if others:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lucency.core.files import WAIT_SECONDS
+from lucency.core.locks import locked
 from lucency.core.saved_files import (
     ANEW,
     fingerprint_content,
@@ -14,6 +16,7 @@ from lucency.core.saved_files import (
     write_json,
 )
 
+RECEIPT = "receipt.json"  # in the folder of a stage
 WRITTEN = "written.json"  # name -> fingerprint of a file's content, "" while it is written
 KINDS = (".csv", ".json", ".txt")  # files of a stage that are small and read again
 
@@ -25,36 +28,56 @@ def note_written(folder: Path, *, besides: tuple[str, ...]) -> None:
         _note(folder, sorted({*names} - {*besides, WRITTEN}))
 
 
+def refuse_changed(file: Path, content: bytes, *, remedy: str = ANEW) -> None:
+    """Raise ValueError where a file's folder is a stage, and states another content of it."""
+    stated = _stated(file.parent) if (file.parent / RECEIPT).is_file() else {}
+    if stated.get(file.name, "") not in ("", fingerprint_content(content)):
+        raise ValueError(f"{file} was changed or replaced after it was written; {remedy}")
+
+
 @contextmanager
-def writing_into(folder: Path, names: Iterable[str]) -> Iterator[None]:
+def writing_into(folder: Path, names: Collection[str]) -> Iterator[None]:
     """Let files of these names be written in a folder, which is made, and state what they hold.
 
-    Raises ValueError where one of them is there that the program did not write, or that somebody
-    changed since, and where others of another answer are.
+    Another process that writes there is waited for. Raises ValueError as `refuse_others` does, and
+    BusyError where the other one does not end.
     """
-    names, stated = sorted(names), _stated(folder)
-    for other in (one for one in stated if one not in names and (folder / one).exists()):
-        raise ValueError(f"{folder} holds {other} of another answer: choose another folder (--out)")
-    for file in (folder / name for name in names):
-        held = stated.get(file.name)
-        if file.exists() and (held is None or (held and held != fingerprint_file(file))):
-            found = "was changed since it was written" if held else "is there, by somebody else"
-            raise ValueError(f"{file} {found}: choose another folder (--out), or rename the file")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / WRITTEN, {**stated, **dict.fromkeys(names, "")})
-    yield
-    _note(folder, names)
+    with locked(folder / WRITTEN, wait=WAIT_SECONDS):
+        refuse_others(folder, names)
+        write_json(folder / WRITTEN, {**_stated(folder), **dict.fromkeys(names, "")})
+        try:
+            yield
+        finally:
+            _note(folder, names)
 
 
-def refuse_changed(file: Path, content: bytes, *, remedy: str = ANEW) -> None:
-    """Raise ValueError where a file's folder states another content of it."""
-    if _stated(file.parent).get(file.name, "") not in ("", fingerprint_content(content)):
-        raise ValueError(f"{file} was changed or replaced after it was written; {remedy}")
+def refuse_others(folder: Path, names: Collection[str]) -> None:
+    """Raise ValueError unless files of these names, and no others, may be written in a folder.
+
+    A file that is there must be as the program wrote it; what it wrote by other names there is
+    another answer.
+    """
+    stated = _stated(folder)
+    for file in (folder / name for name in names):
+        if file.exists() and not _is_own(file, stated):
+            found = "was changed since it was written"
+            if file.name not in stated:
+                found = f"is there, and no {WRITTEN} beside it names it"
+            raise ValueError(f"{file} {found}: choose another folder (--out), or rename the file")
+    for other in (one for one in stated if one not in names and _is_own(folder / one, stated)):
+        raise ValueError(f"{folder} holds {other} of another answer: choose another folder (--out)")
+
+
+def _is_own(file: Path, stated: dict[str, object]) -> bool:
+    held = stated.get(file.name)
+    return held is not None and file.is_file() and held in ("", fingerprint_file(file))
 
 
 def _note(folder: Path, names: Iterable[str]) -> None:
     held = {name: fingerprint_file(folder / name) for name in names if (folder / name).is_file()}
-    write_json(folder / WRITTEN, {**_stated(folder), **held})
+    kept = {one: held for one, held in _stated(folder).items() if (folder / one).is_file()}
+    write_json(folder / WRITTEN, {**kept, **held})
 
 
 def _stated(folder: Path) -> dict[str, object]:

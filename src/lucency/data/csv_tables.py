@@ -600,7 +600,7 @@ def _say_shares(file: Path, score: Mapping[str, Float64[np.ndarray, " n"]]) -> N
     if shares := [name for name, one in named.items() if ((one >= 0) & (one <= 1)).all()]:
         say(
             f"{file}: all scores in {listed(shares)} lie between 0 and 1: probabilities rather "
-            "than logits, it seems; --scale states what the table holds"
+            "than logits, it seems"
         )
 
 

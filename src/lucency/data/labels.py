@@ -107,6 +107,7 @@ def read_labels(file: Path) -> Labels:
         return Labels(findings=FINDINGS, label=label, left_out=())
     findings = _findings(table)
     label, _ = _stated(table, dict(zip(findings, findings, strict=True)))
+    _say_left_out(table, findings, named=())
     return Labels(
         findings=findings,
         label=label,
@@ -609,13 +610,17 @@ def _name_answers(table: CsvTable, findings: tuple[str, ...]) -> None:
 def _say_left_out(table: CsvTable, findings: tuple[str, ...], *, named: Sequence[str]) -> None:
     """Report the columns that are neither findings nor named, nor hold what is known not to be one.
 
-    Of a column in which some cells are labels the first that is none is shown.
+    Of a column in which some cells are labels the first that is none is shown. Labels in words have
+    been named.
     """
     known = {*NEVER_FINDINGS, *map(plain_name, named)}
+    others = [name for name in table.columns if name not in findings]
     left = [
         name + _first_odd(table, name)
-        for name in table.columns
-        if name not in findings and not name.startswith(NAMELESS) and plain_name(name) not in known
+        for name in others
+        if not (
+            name.startswith(NAMELESS) or plain_name(name) in known or _first_answer(table, name)
+        )
     ]
     if left:
         say(f"{table.file}: left out are {listed(left)}; read are {listed(findings)}")

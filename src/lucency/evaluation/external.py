@@ -104,9 +104,8 @@ def join_labels(
     row = join_films(scores.image, films.image, source=str(file))
     if (row < 0).any():
         strange = scores.image[row < 0]
-        table = films.origin.partition(": ")[0]
         why = (
-            why_unlabelled(strange, films.image, table=table)
+            why_unlabelled(strange, films.image, table="the label file")
             or "leave them out, or name their label file"
         )
         raise ValueError(
@@ -141,7 +140,8 @@ def _say_hard(file: Path, scores: Scores, label: Float32[np.ndarray, "n k"], *, 
         return
     share = share_of_percent(scores) if scale == "percent" else scores.score
     hard = np.isin(share, (0, 1)).all(axis=0)
-    same = hard & ((share == label) | np.isnan(label)).all(axis=0)
+    stated = ~np.isnan(label)
+    same = hard & stated.any(axis=0) & ((share == label) | ~stated).all(axis=0)
     if hard.any():
         names, equal = (listed(np.array(scores.findings)[which].tolist()) for which in (hard, same))
         say(

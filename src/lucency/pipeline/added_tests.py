@@ -123,7 +123,7 @@ def answer(folder: Path, found: ExternalValidation, *, out: Path | None) -> Answ
     """Return an external test for people and programs; its tables are written to `out`, too."""
     place = folder / EXTERNAL / found.about["name"] / "evaluation"
     if out is not None:
-        with writing_into(out, files_of(found)):
+        with writing_into(out, [*files_of(found)]):
             save_tables(found, out)
     return {
         "conclusion": found.conclusion,

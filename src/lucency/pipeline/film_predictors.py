@@ -60,13 +60,14 @@ from lucency.models.metadata import (
 )
 from lucency.models.onnx_runtime import SUM, OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
-from lucency.pipeline.no_predictor import ranks_lost_ensembles, why_nothing_predicts
 from lucency.pipeline.run import (
     command_of,
     open_run_folder,
     refuse_trained_again,
     validation_auc,
+    what_is_lost,
     whole_weights,
+    why_nothing_predicts,
 )
 
 if TYPE_CHECKING:
@@ -352,7 +353,8 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
     """Return what predicts films: of a run what is called `name`, or the best on validation films.
 
     `folder` may also be that of one network. Raises ValueError where there is none, for an unknown
-    name, the nearest named, and an unknown engine.
+    name, the nearest named, and an unknown engine; without a name also where a part of a finished
+    run is absent, as in a part of a copy.
     """
     if engine not in ("", *ENGINES):
         raise ValueError(f"engine {engine!r} is unknown: expected {' or '.join(ENGINES)}")
@@ -362,7 +364,8 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
     known = [one for one in (*home.networks, *home.fitted) if not one.startswith(FROZEN)]
     if name in home.lost or (home.lost and not name):
         older = name or home.lost[0]
-        text = f"{older} was made before predictors were kept: go on with {command_of(folder)}"
+        text = f"{older} is not there, or was made before predictors were kept: go on with "
+        text += command_of(folder)
         if name:
             raise ValueError(f"{folder}: {text}")
         say(text)
@@ -370,10 +373,10 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
         raise ValueError(
             f"{folder} has no {name!r}; expected one of {', '.join(known)}{nearest(name, known)}"
         )
-    if not name and ranks_lost_ensembles(folder):
+    if not name and (lost := what_is_lost(folder)):
         raise ValueError(
-            f"{folder}: its report ranks ensembles, and its folder ensemble/leaderboard is absent: "
-            f"copy the run whole, go on with {command_of(folder)}, or name a network (--model)"
+            f"{folder}: found no {lost}, which its report is about: copy the run whole, or name "
+            "what predicts (--model)"
         )
     chosen = name or home.own or highest(validation_scores(home))
     return _network_of(home, chosen) if chosen in home.networks else _fitted_of(home, chosen)
@@ -440,8 +443,6 @@ def find_home(folder: Path) -> Home:
         raise ValueError(why_nothing_predicts(folder))
     networks = {place.name: place for place in trained}
     if not (folder / "protocol.toml").is_file():
-        if (folder / "ensemble").is_dir():
-            raise ValueError(f"{folder} holds ensembles and no protocol.toml: copy the run whole")
         return Home(folder=folder, networks=networks)
     run = open_run_folder(folder)
     own = {network.name for network in run.protocol.network}

@@ -494,7 +494,8 @@ def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
 def _owners(patient: np.ndarray) -> np.ndarray:
     """Return a number for each film's patient, -1 where it is missing."""
     cleaned = pd.Series([clean_id(p) if isinstance(p, str) else p for p in patient.tolist()])
-    cleaned = cleaned.mask([isinstance(p, str) and is_unknown(p) for p in cleaned.tolist()])
+    unknown = [isinstance(p, str) and is_unknown(p) for p in cleaned.tolist()]
+    cleaned = cleaned.mask(np.array(unknown, dtype=bool))
     refuse_alike([str(one) for one in cleaned.dropna().unique()], where="patient")
     return pd.factorize(cleaned)[0]
 

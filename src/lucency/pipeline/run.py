@@ -36,7 +36,7 @@ from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.progress import printable, say
-from lucency.core.saved_files import fingerprint_file
+from lucency.core.saved_files import fingerprint_file, read_json
 from lucency.core.stage import (
     NOTE,
     RECEIPT,
@@ -49,13 +49,22 @@ from lucency.core.stores import absolute_place, url_of
 from lucency.data.film_files import film_exists
 from lucency.data.several_sources import as_drawn, inputs_of_sources, own_keys, section_of
 from lucency.data.sources import KNOBS, absent_places, stated_findings
-from lucency.models.metadata import WEIGHTS, how_to_replace, read_metadata
+from lucency.ensemble.fitted import DATA
+from lucency.models.metadata import (
+    METADATA,
+    MODEL,
+    MODEL_ONNX,
+    WEIGHTS,
+    how_to_replace,
+    read_metadata,
+)
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
 FINALS = "finals"  # the folder of a sweep's trainings at fresh seeds
 EXTERNAL = "external"  # the section and the folder of external tests, and before their failures
 PATIENCE = 60.0  # seconds in which another process has written the protocol, which takes one
 # What may change in a finished run.
+OF_WEIGHTS = (".safetensors", ".pth", ".pt")  # endings of files
 LATE = ("ensemble.", "unfamiliar.", EXTERNAL, "sweep.trials:")
 
 
@@ -554,3 +563,47 @@ def require_finished(run: Run) -> None:
             f"{run.out} is not finished: expected its films prepared and all its networks trained; "
             f"go on with {command_of(run.out)}"
         )
+
+
+def why_nothing_predicts(folder: Path) -> str:
+    """Return why nothing in a folder predicts, and what to do."""
+    if not folder.exists():
+        return f"{folder}: no such folder; expected that of a run, of a network, or an exported one"
+    if folder.is_file():
+        return f"{folder} is a file; {_instead_of(folder)}"
+    if (folder / MODEL_ONNX).is_file() or (folder / DATA).is_file():
+        return f"{folder} holds no {MODEL}, which lucency export wrote: export the model anew"
+    if (folder / WEIGHTS).is_file():
+        return f"{folder} holds no {METADATA}: {how_to_replace(folder)}"
+    if (folder / "protocol.toml").is_file():
+        return f"{folder} has no trained network yet: go on with {command_of(folder)}"
+    runs = sorted(file.parent for file in folder.glob("*/protocol.toml"))
+    such = f", such as {runs[0]}" if runs else ""
+    return f"{folder} holds no trained network: expected the folder of a run{such}"
+
+
+def _instead_of(file: Path) -> str:
+    """Return what to do where a file is named in place of the folder of what predicts."""
+    if file.suffix == ".onnx":
+        return f"expected a folder, with {MODEL} beside {MODEL_ONNX}: lucency export RUN --out DIR"
+    if file.suffix in OF_WEIGHTS:
+        return (
+            "expected the folder of a run, which begins with such weights by lucency run PROTOCOL "
+            f"--out DIR --set network.0.weights={file}"
+        )
+    return (
+        "expected the folder of a run or of an exported model, which lucency run or lucency export "
+        "made; films are named behind it"
+    )
+
+
+def what_is_lost(folder: Path) -> str:
+    """Return what is absent of what the report of a run is about, as in a part of a copy, or ""."""
+    page, known = folder / "report" / RECEIPT, folder / "protocol.toml"
+    if not known.is_file():
+        return known.name if (folder / "ensemble").is_dir() else ""
+    if not page.is_file():
+        return ""
+    parts = [f"networks/{network.name}" for network in read_kept(folder).network]
+    parts += ["ensemble/leaderboard"] if "ensemble" in read_json(page) else []
+    return next((one for one in parts if not (folder / one / RECEIPT).is_file()), "")

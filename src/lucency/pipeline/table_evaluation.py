@@ -12,7 +12,7 @@ from lucency.core.files import write_table
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions, why_no_predictions
 from lucency.core.tables import refuse_label_file, refuse_same_files
-from lucency.core.written import writing_into
+from lucency.core.written import refuse_others, writing_into
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
@@ -119,29 +119,28 @@ def _answer_of(
     if len(tests) == 1 and out is None:
         limit = thresholds_of(thresholds, tests[0])
         return metrics_by_finding(evaluate(tests[0], threshold=limit, **DRAWS))
+    names = ["metrics"] if len(tests) == 1 else ["metrics", "comparison", "ranking"]
+    files = [*(f"{name}.csv" for name in names), *([] if films is None else [PAGE])]
+    if out is not None:
+        refuse_others(out, files)  # before the work
     facts = pd.DataFrame(index=tests[0].image)
     if films is not None and out is not None:
         facts = films.facts.set_axis(films.image)
     found = evaluate_networks(tests, thresholds=thresholds, facts=facts, **DRAWS)
-    written = {"metrics": found.metrics}
     if len(tests) == 1:
         answer = metrics_by_finding(found.metrics)
     else:
-        written |= {"comparison": found.comparison, "ranking": found.ranking}
         answer = compared(found.ranking, found.comparison)
     if out is None:
         return answer
-    page = {} if films is None else {"report": out / "report.html"}
-    with writing_into(
-        out, [*(f"{name}.csv" for name in written), *(p.name for p in page.values())]
-    ):
-        for name, table in written.items():
-            write_table(table, out / f"{name}.csv")
+    with writing_into(out, files):
+        for name in names:
+            write_table(getattr(found, name), out / f"{name}.csv")
         if films is not None:
             from lucency.report.predictions_page import write_external_page  # a library to draw
 
             write_external_page(tests, evaluation=found, films=films, out=out, tables=tables)
-    return {**answer, "tables": out, **page}
+    return {**answer, "tables": out, **({} if films is None else {"report": out / PAGE})}
 
 
 def metrics_by_finding(metrics: pd.DataFrame) -> dict[str, object]:
@@ -181,5 +180,6 @@ def _with_width(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{end: table[end].mask(flat) for end in ("low", "high")})
 
 
+PAGE = "report.html"
 PAIRED = ("difference", "low", "high", "p_holm", "note")
 RANKED = ("rank", "macro_auc", "low", "high", "tied_with_best", "note")
