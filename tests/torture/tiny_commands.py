@@ -5,6 +5,7 @@ unbroken call leaves. Every try works in the same folder, for paths are part of 
 """
 
 import hashlib
+import json
 import re
 import shutil
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import typer.main
 
+from lucency.core.saved_files import CHECKSUM, fingerprint_file, read_json
+from lucency.core.written import WRITTEN
 from torture.fault_layer import UNHINDERED, Ended, Fault, in_child, warm
 from torture.range_server import download_from, start_server
 
@@ -43,6 +46,7 @@ UNFINISHED = re.compile(
     r"\.lucency-new$|\.partial(/|$)|\.lock$|\.[0-9a-f]{32}$|\.part(\.etag)?$|shards/\d+\.json$|"
     r"checkpoint\.pt$"
 )
+TIMED = ("history.csv", CHECKSUM)  # in a note of files
 INCOMPLETE = 3  # exit status of a report that lacks a chapter
 
 Content = dict[str, bytes]
@@ -105,7 +109,9 @@ class Bench:
         """Return what is wrong with what a broken call has left, "" where nothing is."""
         start, whole = content(self._starts / name), self.wholes[name]
         for file, held in content(self.place).items():
-            if held not in (start.get(file), whole.get(file)):
+            if Path(file).name == WRITTEN and not is_true(self.place / file):
+                return f"a note of other files: {file}"
+            if Path(file).name != WRITTEN and held not in (start.get(file), whole.get(file)):
                 return f"half a file: {file}"
         return ""
 
@@ -168,10 +174,26 @@ def content(folder: Path) -> Content:
     names = [one for one in sorted(folder.rglob("*")) if one.is_file()]
     found = {str(one.relative_to(folder)): one.read_bytes() for one in names}
     return {
-        name: TIMES.sub(rb"\1", held) if name.endswith("history.csv") else held
+        name: without_times(name, held)
         for name, held in found.items()
         if not UNFINISHED.search(name)
     }
+
+
+def without_times(name: str, held: bytes) -> bytes:
+    """Return a file's content without times that work took, and without what changes with them."""
+    if name.endswith("history.csv"):
+        return TIMES.sub(rb"\1", held)
+    if name.endswith(WRITTEN):
+        noted = json.loads(held)
+        return json.dumps({name: noted[name] for name in noted if name not in TIMED}).encode()
+    return held
+
+
+def is_true(note: Path) -> bool:
+    """Return whether every file is as a note of them states, or was being written."""
+    stated = {note.parent / name: held for name, held in read_json(note).items() if held}
+    return all(file.is_file() and held == fingerprint_file(file) for file, held in stated.items())
 
 
 def unfinished(folder: Path) -> set[str]:

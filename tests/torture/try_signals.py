@@ -5,6 +5,7 @@ After each, the same command is given again: it must end well, with the bytes of
 """
 
 import hashlib
+import json
 import os
 import pkgutil
 import shlex
@@ -26,6 +27,8 @@ import pandas as pd
 
 import lucency
 from lucency.cli.stopping import STOPPED
+from lucency.core.saved_files import CHECKSUM
+from lucency.core.written import WRITTEN
 from torture.range_server import download_from, start_server
 from torture.tally import Tally, script, tally
 
@@ -227,6 +230,10 @@ def digest(file: Path) -> str:
     if file.name == PAGE:
         return ""
     held = file.read_bytes()
+    if file.name == WRITTEN:
+        noted = json.loads(held)
+        kept = {name: noted[name] for name in noted if name not in (*NOT_COMPARED, CHECKSUM)}
+        held = json.dumps(kept).encode()
     if file.name in NOT_COMPARED:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
         held = table.drop(columns=NOT_COMPARED[file.name]).to_csv().encode()

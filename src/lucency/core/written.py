@@ -45,7 +45,7 @@ def writing_into(folder: Path, names: Collection[str]) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / WRITTEN, wait=WAIT_SECONDS):
         refuse_others(folder, names)
-        write_json(folder / WRITTEN, {**_stated(folder), **dict.fromkeys(names, "")})
+        write_json(folder / WRITTEN, {**_stated(folder), **dict.fromkeys(sorted(names), "")})
         try:
             yield
         finally:
@@ -77,7 +77,7 @@ def _is_own(file: Path, stated: dict[str, object]) -> bool:
 def _note(folder: Path, names: Iterable[str]) -> None:
     held = {name: fingerprint_file(folder / name) for name in names if (folder / name).is_file()}
     kept = {one: held for one, held in _stated(folder).items() if (folder / one).is_file()}
-    write_json(folder / WRITTEN, {**kept, **held})
+    write_json(folder / WRITTEN, dict(sorted({**kept, **held}.items())))
 
 
 def _stated(folder: Path) -> dict[str, object]:
