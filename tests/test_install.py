@@ -38,6 +38,8 @@ def test_a_protocol_is_found_by_name_or_path(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_bytes(find_protocol("quick").read_bytes())
     assert find_protocol("mine.toml") == Path("mine.toml")
+    Path("quick").mkdir()  # as by lucency run quick --out quick, which may be given again
+    assert find_protocol("quick").is_file()
     with pytest.raises(ValueError, match="nearest is 'demo'"):
         read_protocol("demmo")
 

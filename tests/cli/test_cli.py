@@ -198,7 +198,7 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     (["predict", "run", "a.png", "--labels", "t.csv", "--csv", "t.csv"], "t.csv would replace"),
     (["predict", "run", "a.png", "--labels=t.csv", "--csv=./t.csv"], "would replace a file"),
     (["similar", "run", "a.svg", "--figure", "a.svg"], "a.svg would replace"),
-    (["data", "balance", "p", "--table", "done/x.csv"], "done holds finished work"),
+    (["data", "balance", "p", "--table", "done/new.csv"], "done holds finished work"),
     (["run", "quick", "--set", "a=1", "--set", "b=2"], "Missing option '--out'"),
     (["run", "quick", "--out"], "requires an argument; see lucency run --help"),
     (["data", "phantom", "--out"], "requires an argument; see lucency data phantom --help"),
@@ -206,6 +206,15 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     (["data", "phantom", "--out", "done/inside"], "done holds a run: choose another --out"),
     (["data", "phantom", "--films", "1000001", "--out", "x"], "less than or equal to 1000000"),
     (["predict", "run", "a.png", "--image-column", "b"], "are about --source"),
+    (["predict", "run", "a.png", "--csv", "other.csv"], "other.csv is there, and is no such table"),
+    (["predict", "run", "a.png", "--csv", "other.csv.gz"], "is there, and is no such table"),
+    (["data", "balance", "demo", "--table", "other.csv"], "--table other.csv is there, and is no"),
+    (["data", "balance", "demo", "--table", "notes.txt"], "expected a file name that ends in .csv"),
+    (["data", "download", "nih", "--out", "done/x"], "done holds a run: choose another --out"),
+    (["evaluate", "t.npz", "--image-column", "b"], "are about --labels: expected it beside them"),
+    (["ensemble", "t.npz", "--image-column", "b"], "are about --labels: expected it beside them"),
+    (["evaluate", "t.npz", "--out", "--json"], "requires an argument, found the option --json"),
+    (["evaluate", "t.npz", "--out", "stage/sub"], "stage holds finished work: choose"),
     (["predict", "run", "a.png", "--patient-column", "b"], "are about --source"),
     (["similar", "run", "b.dcm", "--figure", "film.png"], "film.png is there, and is no figure"),
     (["run", "quick", "--out", "x", "--set", "=3"], "--set =3: expected key=value"),
@@ -220,8 +229,10 @@ def test_words_that_clash_are_refused(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "done" / "manifest").mkdir(parents=True)
+    (tmp_path / "stage").mkdir()
     for name in (
         "t.csv", "a.svg", "film.png", "done/receipt.json", "done/protocol.toml", "done/x.csv",
+        "other.csv", "other.csv.gz", "stage/receipt.json",
     ):  # fmt: skip
         (tmp_path / name).write_text("mine")
     monkeypatch.setattr("sys.argv", ["lucency", *words])

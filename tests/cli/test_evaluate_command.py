@@ -1,6 +1,7 @@
 """`lucency evaluate`: one network is evaluated, several are compared too; tables, files, runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -68,6 +69,22 @@ def test_tables_may_go_to_the_folder_where_one_is_and_never_into_a_run(
         done = CliRunner().invoke(app, ["evaluate", str(file), "--out", word])
         assert isinstance(done.exception, ValueError)
         assert str(done.exception) == f"{run} holds a run: choose another --out"
+
+
+def test_a_run_without_predictions_of_one_of_its_networks_is_refused(at_work: Path, tmp_path: Path):
+    run = Path(shutil.copytree("runs/demo", tmp_path / "run"))
+    shutil.rmtree(run / "predictions" / "test_convnext")
+    done = CliRunner().invoke(app, ["evaluate", str(run)])
+    assert "has no predictions of test_convnext: go on with lucency run" in str(done.exception)
+    evaluated(str(run / "predictions" / "test_resnet" / "predictions.npz"))
+
+
+def test_a_stage_that_was_copied_takes_no_other_tables(at_work: Path, tmp_path: Path):
+    stage = Path(shutil.copytree("runs/demo/evaluation", tmp_path / "stage"))
+    before = {one.name: one.read_bytes() for one in stage.iterdir()}
+    done = CliRunner().invoke(app, ["evaluate", "runs/demo", "--out", str(stage)])
+    assert "stage holds finished work: choose another folder" in str(done.exception)
+    assert before == {one.name: one.read_bytes() for one in stage.iterdir()}
 
 
 def test_networks_of_a_run_are_compared_too(at_work: Path, tmp_path: Path):

@@ -159,6 +159,13 @@ def test_a_review_that_is_stopped_may_be_written_again(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    mine = tmp_path / "review" / "sample.csv"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    refused = CliRunner().invoke(app, words).exception
+    assert "sample.csv is there, and no written.json beside it names it" in str(refused)
+    assert mine.read_text() == "mine"
+    mine.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(review_page, "review_page", stop)
         assert CliRunner().invoke(app, words).exit_code == 130

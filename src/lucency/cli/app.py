@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from traceback import extract_tb
 from typing import Annotated, Any, cast
@@ -82,6 +83,10 @@ def _words_that_clash(command: Any, words: list[str]) -> str:
     """
     if "" in words:
         return "found an empty word, expected a name or a value: is a variable not set?"
+    known = {name for one in command.params for name in one.opts if name.startswith("--")}
+    for word, value in pairwise(words[: words.index("--") if "--" in words else None]):
+        if word in ONCE and value in known:
+            return f"{word} requires an argument, found the option {value}"
     single = [one for one in command.params if not getattr(one, "multiple", True)]
     options = {name: one.name for one in single for name in one.opts if name in ONCE}
     named = [

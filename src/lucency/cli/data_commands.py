@@ -53,9 +53,7 @@ def download(
     name: Annotated[
         str, typer.Argument(metavar="SET", help="nih; of others: where to request them.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The archives' folder.")] = Path(
-        "archives"
-    ),
+    out: Annotated[Path, options.to_own_folder("The archives' folder.")] = Path("archives"),
 ) -> None:
     """Download the twelve archives of ChestX-ray14, 45 GB, three at a time.
 
@@ -137,7 +135,10 @@ def balance(
     ] = None,
     changes: options.Changes = None,
     figure: options.Figure = None,
-    table: Annotated[Path | None, options.to_file("Write the steps to this CSV file.")] = None,
+    table: Annotated[
+        Path | None,
+        options.to_csv("--table", "Write the steps to this CSV file.", head="step,action,"),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Plan a protocol's balancing from labels alone, step by step.

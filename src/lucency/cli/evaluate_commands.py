@@ -23,6 +23,7 @@ from lucency.cli.options import (
     chosen_source,
     label_columns,
     named_by_options,
+    refuse_columns,
     to_folder,
 )
 
@@ -84,6 +85,8 @@ def evaluate(  # noqa: PLR0913 - the options of one command
         return
     if root or changes or name is not None:
         raise ValueError("--root, --name and --set are about --source: expected it beside them")
+    if labels is None:
+        refuse_columns(image_column, patient_column, about="--labels")
     choices = {"labels": labels, "columns": columns, "val": val, "scale": scale}
     found = evaluate_tables(tables, **choices, out=out)
     print_answer(found, json, words=evaluation_in_words)
@@ -138,6 +141,8 @@ def ensemble(  # noqa: PLR0913 - the options of one command
     from lucency.ensemble.external_ensembles import ensemble_networks
 
     columns = label_columns(image_column, patient_column)
+    if labels is None:
+        refuse_columns(image_column, patient_column, about="--labels")
     choices = {"val": val or [], "labels": labels, "columns": columns, "scale": scale}
     choices["methods"] = method or []
     print_answer(ensemble_networks(tables, **choices, out=out), json)

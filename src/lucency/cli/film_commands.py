@@ -17,9 +17,7 @@ def predict(  # noqa: PLR0913 - the options of one command
     engine: options.EngineName = "",
     csv: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Write the table to this file.", callback=options.check_csv
-        ),
+        options.to_csv("--csv", "Write the table to this file.", head="film,called,"),
     ] = None,
     source: Annotated[
         str,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lucency.config.sections import External
 
 OPTIONS = ("source", "root", "labels", "image_column", "patient_column")  # keys with one
+FINISHED = {"model.json": "an exported model", "receipt.json": "finished work"}
 TEXT = "conclusion.txt"  # of an audit, beside its tables
 SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
@@ -59,8 +60,9 @@ def check_folder(folder: Path | None) -> Path | None:
     above = real_place(folder).parents
     _refuse_others_folders(folder, *above)
     for place in above:
-        if (place / "model.json").is_file():
-            raise ValueError(f"{place} holds an exported model: choose another --out")
+        for name, found in FINISHED.items():
+            if (place / name).is_file():
+                raise ValueError(f"{place} holds {found}: choose another --out")
     check_writable(next(place for place in (folder, *above) if place.is_dir()))
     return folder
 
@@ -91,11 +93,33 @@ def _refuse_others_folders(*places: Path) -> None:
             raise ValueError(f"{place} holds a run: choose another --out")
 
 
-def check_csv(file: Path | None) -> Path | None:
-    """Return a CSV file to write; ValueError as in `check_place`, and for another kind."""
-    if file is not None and not file.name.lower().endswith((".csv", ".csv.gz")):
-        raise ValueError(f"--csv {file}: expected a file name that ends in .csv or .csv.gz")
-    return check_place(file)
+def to_csv(name: str, about: str, *, head: str) -> Any:
+    """Return an option of a CSV file to write; one that is there must begin with `head`, as ours.
+
+    `name` is the option.
+    """
+
+    def check_csv(file: Path | None) -> Path | None:
+        if file is not None and not file.name.lower().endswith((".csv", ".csv.gz")):
+            raise ValueError(f"{name} {file}: expected a file name that ends in .csv or .csv.gz")
+        if file is not None and file.is_file() and not _begins_with(file, head):
+            raise ValueError(f"{name} {file} is there, and is no such table: choose another name")
+        return check_place(file)
+
+    return typer.Option(name, metavar="FILE", help=about, callback=check_csv)
+
+
+def _begins_with(file: Path, head: str) -> bool:
+    """Return whether a file, packed or not, begins so, or is empty."""
+    import gzip
+    import zlib
+
+    opened = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opened(file, "rb") as content:
+            return content.read(len(head)) in (b"", head.encode())
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # of another kind, or damaged
+        return False
 
 
 def word_with_home(word: str) -> str:

@@ -436,9 +436,11 @@ def find_protocol(protocol: str | Path) -> Path:
     Raises ValueError for a name that is none of theirs.
     """
     file = Path(protocol)
+    known = {one.stem: one for one in _package_files()}
+    if file.is_dir() and str(protocol) in known:
+        return known[file.name]  # and not the folder of its run
     if file.exists() or file.suffix or len(file.parts) != 1:
         return file
-    known = {one.stem: one for one in _package_files()}
     if file.name not in known:
         raise ValueError(
             f"{file}: no such protocol; expected a .toml file or a name that lucency protocols "

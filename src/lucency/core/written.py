@@ -56,8 +56,10 @@ def refuse_others(folder: Path, names: Collection[str]) -> None:
     """Raise ValueError unless files of these names, and no others, may be written in a folder.
 
     A file that is there must be as the program wrote it; what it wrote by other names there is
-    another answer.
+    another answer. A stage takes none.
     """
+    if (folder / RECEIPT).is_file():
+        raise ValueError(f"{folder} holds finished work: choose another folder (--out)")
     stated = _stated(folder)
     for file in (folder / name for name in names):
         if file.exists() and not _is_own(file, stated):

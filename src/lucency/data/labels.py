@@ -68,7 +68,10 @@ Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a p
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
 ANSWERS = {"yes", "positive", "present", "wahr", "ja", "vrai", "oui", "+"}  # in small letters
 MOSTLY = 0.5  # share of stated cells of 0 or 1 from which a column is meant as a finding's
-UNKNOWN = {"-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing"}  # in tables
+UNKNOWN = {  # in tables: words, and errors of spreadsheets
+    "-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing", "anonymous", "anonymized",
+    "anonymised", "#ref!", "#value!", "#name?", "#num!", "#null!", "#div/0!",
+}  # fmt: skip
 NOT_A_PATHOLOGY = "supportdevices"  # which CheXpert states beside No Finding
 AGE = re.compile(
     r"(>=?|\u2265)?\s*(-?[0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",

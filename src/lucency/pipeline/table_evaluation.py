@@ -19,7 +19,7 @@ from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
 from lucency.evaluation.evaluate import MACRO, evaluate, thresholds_of
 from lucency.evaluation.summary import evaluate_networks
 from lucency.evaluation.thresholds import threshold_table
-from lucency.pipeline.run import command_of
+from lucency.pipeline.run import command_of, read_kept
 
 
 def evaluate_tables(
@@ -70,10 +70,21 @@ def evaluate_tables(
 
 
 def _require_predictions(several: Sequence[Path]) -> None:
-    """Raise ValueError, with the command that goes on, for a run that has not predicted yet."""
-    for one in several:
-        if (one / "protocol.toml").is_file() and not any(one.glob("predictions/*/predictions.npz")):
+    """Raise ValueError, with the command that goes on, for a run that has not predicted all yet."""
+    for one in (one for one in several if (one / "protocol.toml").is_file()):
+        networks = [network.name for network in read_kept(one).network]
+        lost = [name for name in networks if not _predictions(one, name).is_file()]
+        if networks and lost == networks:
             raise ValueError(f"{one} has no predictions yet: go on with {command_of(one)}")
+        if lost:
+            raise ValueError(
+                f"{one} has no predictions of {lost[0]}: go on with {command_of(one)}, or name the "
+                f"files of others, such as {_predictions(one, 'NAME')}"
+            )
+
+
+def _predictions(run: Path, network: str) -> Path:
+    return run / "predictions" / network / "predictions.npz"
 
 
 def compare_tables(

@@ -20,6 +20,7 @@ from lucency.audit.agreement import rows_of
 from lucency.audit.review import WORDS, empty_form
 from lucency.core.files import lent_stream, write_table, write_whole
 from lucency.core.manifest import NO_FINDING, Manifest
+from lucency.core.written import writing_into
 from lucency.report.film_figures import findings_of
 from lucency.report.rendering import INK, MUTED, NO_NAME, NOTICE, jpeg_uri, render, shrink
 
@@ -37,22 +38,26 @@ def write_review(
     """Write review.html, form.csv, sample.csv and a PNG a sheet into `folder`.
 
     `sample` as lucency.audit.review draws it; `films` are grey pictures by image name, best as
-    published, without contrast enhancement. Raises ValueError where one is missing.
+    published, without contrast enhancement. Raises ValueError where one is missing, and where files
+    of others by these names are.
     """
     if lacking := sorted({*sample["image"]} - {*films}):
         raise ValueError(
             f"{len(lacking)} of the films drawn have no picture, such as {lacking[0]!r}; expected "
             "one of each: draw from those at hand"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_table(sample, folder / "sample.csv")
-    for number, sheet in enumerate(sample["sheet"].unique(), start=1):
-        drawn = contact_sheet(sample, sheet=sheet, films=films, manifest=manifest)
-        name = NO_NAME.sub("_", f"sheet-{number:02d}-{sheet}")
-        with lent_stream(folder / f"{name}.png") as stream:
-            Image.fromarray(drawn).save(stream, "PNG")
-    page = review_page(sample, films=films, findings=manifest.findings)
-    write_whole(folder / "review.html", page)
+    sheets = {
+        NO_NAME.sub("_", f"sheet-{number:02d}-{sheet}") + ".png": sheet
+        for number, sheet in enumerate(sample["sheet"].unique(), start=1)
+    }
+    with writing_into(folder, ["sample.csv", "review.html", *sheets]):
+        write_table(sample, folder / "sample.csv")
+        for name, sheet in sheets.items():
+            drawn = contact_sheet(sample, sheet=sheet, films=films, manifest=manifest)
+            with lent_stream(folder / name) as stream:
+                Image.fromarray(drawn).save(stream, "PNG")
+        page = review_page(sample, films=films, findings=manifest.findings)
+        write_whole(folder / "review.html", page)
     write_table(empty_form(sample), folder / "form.csv")  # last: with a form the review is whole
 
 
