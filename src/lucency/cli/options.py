@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from lucency.config.sections import External
 
 OPTIONS = ("source", "root", "labels", "image_column", "patient_column")  # keys with one
-FINISHED = {"model.json": "an exported model", "receipt.json": "finished work"}
 TEXT = "conclusion.txt"  # of an audit, beside its tables
 SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
@@ -60,9 +59,10 @@ def check_folder(folder: Path | None) -> Path | None:
     above = real_place(folder).parents
     _refuse_others_folders(folder, *above)
     for place in above:
-        for name, found in FINISHED.items():
-            if (place / name).is_file():
-                raise ValueError(f"{place} holds {found}: choose another --out")
+        if (place / "model.json").is_file():
+            raise ValueError(f"{place} holds an exported model: choose another --out")
+    if (above[0] / "receipt.json").is_file():  # further above it may be anything
+        raise ValueError(f"{above[0]} holds finished work: choose another --out")
     check_writable(next(place for place in (folder, *above) if place.is_dir()))
     return folder
 
