@@ -66,6 +66,7 @@ def test_a_run_s_predictions_are_compared_with_a_table_of_other_spelling(
     how = {"labels": labels, "scale": "probability", "out": tmp_path / "out"}
     found = evaluate_tables([table, tmp_path / "predictions.npz"], val=None, **how)
     assert [pair["difference"] for pair in found["pairs"].values()] == [0]
+    how["out"] = tmp_path / "alone"
     assert evaluate_tables([tmp_path / "predictions.npz"], val=None, **how)["macro"]["films"] == 16
 
 

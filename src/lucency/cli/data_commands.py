@@ -137,7 +137,7 @@ def balance(
     figure: options.Figure = None,
     table: Annotated[
         Path | None,
-        options.to_csv("--table", "Write the steps to this CSV file.", head="step,action,"),
+        options.to_table("--table", "Write the steps to this CSV file.", head="step,action,"),
     ] = None,
     json: options.Json = False,
 ) -> None:

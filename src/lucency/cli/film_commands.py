@@ -17,7 +17,7 @@ def predict(  # noqa: PLR0913 - the options of one command
     engine: options.EngineName = "",
     csv: Annotated[
         Path | None,
-        options.to_csv("--csv", "Write the table to this file.", head="film,called,"),
+        options.to_table("--csv", "Write the table to this file.", head="film,called,"),
     ] = None,
     source: Annotated[
         str,

@@ -93,7 +93,7 @@ def _refuse_others_folders(*places: Path) -> None:
             raise ValueError(f"{place} holds a run: choose another --out")
 
 
-def to_csv(name: str, about: str, *, head: str) -> Any:
+def to_table(name: str, about: str, *, head: str) -> Any:
     """Return an option of a CSV file to write; one that is there must begin with `head`, as ours.
 
     `name` is the option.
