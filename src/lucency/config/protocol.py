@@ -264,7 +264,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: found {found}, expected UTF-8: save it as UTF-8") from error
     except RecursionError:
         raise ValueError(f"{file}: not valid TOML: its tables lie too deep in each other") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also of numbers of thousands of digits
         escape = re.search("Unescaped|hex value", str(error))
         hint = BACKSLASH if escape else "expected lines such as epochs = 3, below one as [training]"
         raise ValueError(f"{file}: not valid TOML: {error}; {hint}") from error
@@ -548,7 +548,7 @@ def _apply(choices: dict[str, Any], change: str) -> None:
     place: Any = choices
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also of numbers of thousands of digits
         value = text.strip()
     value = _with_home(value)
     try:
@@ -587,8 +587,8 @@ def _explain(error: ValidationError, choices: object, *, within: str = "") -> st
         return _explain_one(errors[row], ".".join(places[row]), within)
     found = errors[row]["input"]
     hint = nearest(found, re.findall(r'"([^"]+)"', either)) if isinstance(found, str) else ""
-    shown = json.dumps(found, default=str)[:80]
-    return f"{'.'.join(begin)}: found {shown}, expected {either}{hint}"
+    shown = _shown(found)
+    return f"{'.'.join(begin)}: found {shown[:80]}, expected {either}{hint}"
 
 
 def _place_of(error: ErrorDetails, choices: object) -> tuple[str, ...]:
@@ -643,8 +643,16 @@ def _sections() -> dict[str, type[BaseModel]]:
     return {"": Protocol, **found, **listed, "balance.cap.0": sections.Cap}
 
 
+def _shown(value: object) -> str:
+    """Return a value as JSON; of a number of thousands of digits, which Python shows none, that."""
+    try:
+        return json.dumps(value, default=str)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
 def _explain_one(first: ErrorDetails, place: str, within: str) -> str:
-    found = without_credentials(json.dumps(first["input"], default=str))
+    found = without_credentials(_shown(first["input"]))
     if first["type"] == "extra_forbidden":
         hint = nearest_key(within + place)
         if not hint and isinstance(first["input"], dict | list) and place in first["loc"]:

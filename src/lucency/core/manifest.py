@@ -345,6 +345,7 @@ class ManifestFields(SavedFields):
 def load_manifest(folder: Path) -> Manifest:
     """Read what `save_manifest` wrote; ValueError, which names the file, for damage."""
     about = read_fields(folder / "manifest.json", ManifestFields)
+    refuse_changed(folder / "manifest.json", (folder / "manifest.json").read_bytes())
     findings = tuple(about.findings)
     table = read_table(
         folder / "manifest.csv",

@@ -118,7 +118,9 @@ def _spelt(table: CsvTable, name: str) -> str:
     for spelling in (name, *_SPELLINGS.get(name, ())):
         if spelling in table.columns:
             return spelling
-    raise ValueError(f"found the columns {', '.join(table.columns)}; expected {name!r}")
+    raise ValueError(
+        f"{table.file}: found the columns {', '.join(table.columns)}; expected {name!r}"
+    )
 
 
 def _parse_answer(text: str) -> float:

@@ -176,6 +176,8 @@ def read_nih_lt(root: Path, labels: str) -> Manifest:
     """
     files = _lists(root, labels)
     tables = {part: read_columns(file, "id", title=LT_TITLE) for part, file in files.items()}
+    for table in tables.values():
+        table.parse("id", _nih_patient)  # names the line of another name
     image = np.concatenate([table.columns["id"] for table in tables.values()]).astype(str)
     label = np.concatenate([_one_hot(file) for file in files.values()])
     part = np.repeat([*files], [len(table.line) for table in tables.values()])
@@ -252,6 +254,7 @@ def _header_facts(
         return {}, []
     names = ("PatientAge", "PatientSex", "ViewPosition")
     table = read_columns(file, "PatientID", *names, title=f"{RSNA_TITLE}'s headers")
+    table.parse("PatientAge", parse_number)  # names the line of another cell
     age, sex, view = (_by_film(table, "PatientID", name, image) for name in names)
     years, absurd = known_ages(np.array([parse_number(text) for text in age]))
     steps = [
