@@ -150,6 +150,18 @@ def test_another_label_file_of_rsna_is_refused(
         RSNA.read(tmp_path, "")
 
 
+def test_a_cell_that_is_no_age_or_name_is_refused_with_its_file_and_line(tmp_path: Path):
+    headers = rsna(tmp_path / "rsna") / "stage_2_train_images_dicom_headers.csv"
+    ages = pd.read_csv(headers, dtype=str, index_col=0)
+    ages.assign(PatientAge="3}3").to_csv(headers)
+    with pytest.raises(ValueError, match=r"dicom_headers\.csv, line 2, PatientAge: found '3}3'"):
+        RSNA.read(tmp_path / "rsna", "")
+    file = nih_lt(tmp_path / "lt") / "PruneCXR" / "miccai2023_nih-cxr-lt_labels_val.csv"
+    pd.read_csv(file, dtype=str).assign(id="|00000001_001.png").to_csv(file, index=False)
+    with pytest.raises(ValueError, match=r"labels_val\.csv, line 2, id: found '|00000001_001"):
+        NIH_LT.read(tmp_path / "lt", "")
+
+
 def test_a_class_that_rsna_does_not_have_is_refused(tmp_path: Path):
     file = rsna(tmp_path) / "stage_2_detailed_class_info.csv"
     file.write_text(file.read_text().replace("Normal", "Healthy"))
