@@ -244,7 +244,9 @@ ProtocolFile = Annotated[
     Path, typer.Argument(metavar="PROTOCOL", help="A name of `lucency protocols`, or a .toml file.")
 ]
 RunOut = Annotated[Path, to_own_folder("The run's folder.")]
-StudyOut = Annotated[Path, to_own_folder("The study's folder.")]
+StudyOut = Annotated[  # which may be in a run, whose page it joins
+    Path, typer.Option("--out", metavar="DIR", help="The study's folder.")
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. training.epochs=3."),
