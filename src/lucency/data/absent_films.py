@@ -61,18 +61,14 @@ def why_absent(image: Shaped[np.ndarray, " n"], files: Files, root: Path) -> str
     return _most(causes, image)
 
 
-def why_unlabelled(
-    image: Shaped[np.ndarray, " n"], labelled: Shaped[np.ndarray, " m"], *, table: str
-) -> str:
+def why_unlabelled(image: Shaped[np.ndarray, " n"], labelled: Shaped[np.ndarray, " m"]) -> str:
     """Return how most of these names differ from those of labelled films, with an example.
-
-    `table` is the label file, as messages name it.
 
     "" where no labelled film is like one of them. Suffix, leading zeros and rounded numbers are
     distinguished; of many names LOOKED_AT count.
     """
     image = image[:: -(-len(image) // LOOKED_AT)]
-    causes = _of_numbers(image, labelled, there="is labelled, not", table=table)
+    causes = _of_numbers(image, labelled, there="is labelled, not", table="the label file")
     stems = np.array([_without_suffix(str(name)) for name in labelled.tolist()], dtype=object)
     plain = np.array([_without_suffix(str(name)) for name in image.tolist()], dtype=object)
     for name, fit in zip(image.tolist(), fitting_films(plain, stems), strict=True):

@@ -104,10 +104,7 @@ def join_labels(
     row = join_films(scores.image, films.image, source=str(file))
     if (row < 0).any():
         strange = scores.image[row < 0]
-        why = (
-            why_unlabelled(strange, films.image, table="the label file")
-            or "leave them out, or name their label file"
-        )
+        why = why_unlabelled(strange, films.image) or "leave them out, or name their label file"
         raise ValueError(
             f"{file}: {len(strange):,} of {len(row):,} films are not labelled, such as "
             f"{str(strange[0])!r}: expected all; {why}"

@@ -158,7 +158,7 @@ def test_a_cell_that_is_no_age_or_name_is_refused_with_its_file_and_line(tmp_pat
         RSNA.read(tmp_path / "rsna", "")
     file = nih_lt(tmp_path / "lt") / "PruneCXR" / "miccai2023_nih-cxr-lt_labels_val.csv"
     pd.read_csv(file, dtype=str).assign(id="|00000001_001.png").to_csv(file, index=False)
-    with pytest.raises(ValueError, match=r"labels_val\.csv, line 2, id: found '|00000001_001"):
+    with pytest.raises(ValueError, match=r"labels_val\.csv, line 2, id: found '\|00000001_001"):
         NIH_LT.read(tmp_path / "lt", "")
 
 

@@ -176,13 +176,12 @@ def read_nih_lt(root: Path, labels: str) -> Manifest:
     """
     files = _lists(root, labels)
     tables = {part: read_columns(file, "id", title=LT_TITLE) for part, file in files.items()}
-    for table in tables.values():
-        table.parse("id", _nih_patient)  # names the line of another name
+    patients = np.concatenate([table.parse("id", _nih_patient) for table in tables.values()])
     image = np.concatenate([table.columns["id"] for table in tables.values()]).astype(str)
     label = np.concatenate([_one_hot(file) for file in files.values()])
     part = np.repeat([*files], [len(table.line) for table in tables.values()])
     first = grouped(image)[1]
-    patient = np.array([_nih_patient(name) for name in image[first].tolist()], dtype=np.int64)
+    patient = patients[first].astype(np.int64)
     films = Manifest(
         findings=FINDINGS_OF_LT,
         image=image[first],
