@@ -9,6 +9,7 @@ import pandas as pd
 from lucency.core.files import write_table, write_whole
 from lucency.core.predictions import load_predictions
 from lucency.core.stage import RECEIPT
+from lucency.core.written import WRITTEN
 from lucency.ensemble.fitted import FittedPredictor, Rule, save_predictor
 from lucency.explain.heatmaps import Heatmaps, even_centres, save_heatmaps
 from lucency.pipeline.film_predictors import open_predictor
@@ -73,3 +74,5 @@ def plant_script(run: Path) -> None:
     split = run / "split" / "part.csv"
     part = pd.read_csv(split, dtype=str)
     write_table(part.replace({"image": {was: HOSTILE_IMAGE}}), split)
+    for table in (file, split):
+        table.with_name(WRITTEN).unlink()  # it states what the tables held before
