@@ -1,5 +1,6 @@
 """A run to view: the small demo with heat maps whose places are known, and one full of script."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def known_maps(run: Path, network: str) -> Heatmaps:
         grid=grid, centres=even_centres((CELLS, CELLS)),
     )  # fmt: skip
     save_heatmaps(maps, run / "explanation" / "maps-0.npz")
-    write_whole(run / "explanation" / "heatmaps.json", f'{{"network": "{network}", "maps": 1}}')
+    about = {"network": network, "remarks": [], "maps": 1}
+    write_whole(run / "explanation" / "heatmaps.json", json.dumps(about))
+    (run / "explanation" / WRITTEN).unlink(missing_ok=True)  # it states what was there before
     return maps
 
 

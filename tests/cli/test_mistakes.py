@@ -151,6 +151,11 @@ MISTAKES = {
     "table in a folder": f"evaluate films --labels {LABELS}",
     "table without labels": "evaluate scores.csv",
     "labels in a folder": "evaluate scores.csv --labels chestxray14",
+    "labels in place of predictions": f"evaluate {LABELS} --labels {LABELS}",
+    "labels in place of predictions of two versions": "audit versions chestxray14/truth.csv "
+    f"{LABELS} --predictions {LABELS}",
+    "scale of a run's predictions": "evaluate runs/demo --scale percent",
+    "scale of no table": f"audit versions {LABELS} {LABELS} --scale logit",
     "labels and scores exchanged": f"evaluate {LABELS} --labels scores.csv",
     "labels of other films": "evaluate other-films.csv --labels " + LABELS,
     "one column": f"evaluate one-column.csv --labels {LABELS}",

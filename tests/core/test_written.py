@@ -1,18 +1,25 @@
 """Tables that were changed after a stage wrote them, and files that are somebody else's."""
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.audit.shortcuts import load_audit_results
 from lucency.core import written
 from lucency.core.files import write_table
-from lucency.core.manifest import read_table
+from lucency.core.manifest import load_preparation, read_table
+from lucency.core.predictions import load_predictions
 from lucency.core.stage import produce
 from lucency.core.tables import Audit, load_tables, save_tables, write_audit
 from lucency.core.written import WRITTEN, writing_into
+from lucency.explain.heatmap_results import load_heatmap_results
 
 ROWS = pd.DataFrame({"image": ["a.png", "b.png", "c.png"], "score": [0.25, 0.5, 0.75]})
 
@@ -92,6 +99,54 @@ def test_a_conclusion_and_a_number_that_were_changed_are_refused(tmp_path):
         with pytest.raises(ValueError, match=f"{name} was changed or replaced"):
             load_tables(Found, stage, text=("image",))
         (stage / name).write_bytes(whole)
+
+
+def another_word(file):
+    return file.read_text().replace('": "', '": "x', 1).encode()
+
+
+def other_size(file):
+    return file.read_text().replace('"size": 64', '"size": 96').encode()
+
+
+def changed(name, change):
+    def exchange(file):
+        with np.load(file) as held:
+            arrays = dict(held)
+        content = BytesIO()
+        np.savez_compressed(content, **{**arrays, name: change(arrays[name])})
+        return content.getvalue()
+
+    return exchange
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "change"),
+    [
+        ("audit/audit.json", lambda file: load_audit_results(file.parent), another_word),
+        ("explanation/heatmaps.json", lambda file: load_heatmap_results(file.parent), another_word),
+        (
+            "explanation/maps-0.npz",
+            lambda file: load_heatmap_results(file.parent),
+            changed("grid", np.negative),
+        ),
+        (
+            "predictions/test_resnet/predictions.npz",
+            load_predictions,
+            changed("logit", np.negative),
+        ),
+        ("prepared/preparation.json", lambda file: load_preparation(file.parent), other_size),
+    ],
+)
+def test_what_a_run_holds_and_was_exchanged_for_other_whole_files_is_refused(
+    finished, tmp_path, name, read, change
+):
+    stage = (finished / "runs" / "demo" / name).parent
+    file = shutil.copytree(stage, tmp_path / "stage") / Path(name).name
+    read(file)
+    file.write_bytes(change(file))
+    with pytest.raises(ValueError, match=f"{file.name} was changed or replaced"):
+        read(file)
 
 
 def test_what_failed_half_way_leaves_no_name_that_others_may_take(tmp_path):

@@ -62,6 +62,7 @@ from served import (
     request_bytes,
     served_model,
 )
+from torture.service_process import resident
 from viewer_run import copy_run, fitted_views
 
 HOME = "http://127.0.0.1:8765"
@@ -453,6 +454,24 @@ def test_a_decoder_within_its_limits_takes_the_largest_films(large: bytes) -> No
             Preparation(size=32), count=1, memory=ServiceSettings.decoder_bytes, seconds=60.0
         )
         assert (await decode_film(decoders, large)).pixels.shape == (32, 32)
+        await stop_decoders(decoders)
+
+    asyncio.run(go())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc, of Linux")
+def test_a_decoder_hands_back_the_memory_of_a_large_body() -> None:
+    async def go() -> None:
+        decoders = await start_decoders(Preparation(size=32), count=1, memory=2**31, seconds=20.0)
+        await decode_film(decoders, film_file())
+        process = await decoders.idle.get()
+        assert process is not None
+        decoders.idle.put_nowait(process)
+        before = resident(process.pid)
+        with pytest.raises(FilmError, match="not an image"):
+            await decode_film(decoders, bytes(ServiceSettings.body_bytes))
+        await decode_film(decoders, film_file())  # it waits until the one before is over
+        assert resident(process.pid) < before + ServiceSettings.body_bytes / 2
         await stop_decoders(decoders)
 
     asyncio.run(go())

@@ -28,6 +28,7 @@ from lucency.core.predictions import load_predictions
 from lucency.core.saved_files import read_json
 from lucency.core.stage import fingerprint_of, inputs_of
 from lucency.core.stores import named_place
+from lucency.core.written import WRITTEN
 from lucency.data.bit_depth import find_bits
 from lucency.data.collections.brax import read_brax
 from lucency.data.collections.chexpert import read_chexpert
@@ -84,6 +85,8 @@ def finished_run(home: Path) -> Path:
     finally:
         os.fchdir(here)
         os.close(here)
+    for note in home.rglob(WRITTEN):  # what was damaged is to be parsed, not found to be damaged
+        note.unlink()
     labels = stated_labels(home / "chestxray14" / "Data_Entry_2017.csv")
     labels.assign(age=50, sex="F", view="PA").to_csv(home / "labels.csv", index=False)
     (home / "answers.csv").write_text(ANSWERED)

@@ -5,7 +5,7 @@ Letters in shapes: n films, k findings, k1 the findings and macro, r resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from lucency.data.radiologists import RELEASES, read_expert_table, read_readings
 from lucency.evaluation.bootstrap import all_and_resampled, mean_over_findings
 from lucency.evaluation.compare import macro_test
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.external import read_predictions_table
+from lucency.evaluation.external import read_predictions_table, refuse_scale
 from lucency.evaluation.intervals import (
     BOOTSTRAPPED,
     auc_intervals,
@@ -58,6 +58,7 @@ def audit_labels(
     `expert` is a table of labels of either of Google's releases, or the folder of all findings'.
     Raises ValueError when a file is not what it should be, or none of its films is labelled.
     """
+    _refuse_table(table, scale, labels=(labels,))
     films, file = read_labelled(labels, **columns), _expert_file(expert)
     experts = read_expert_table(file)
     release = release_of(experts.findings)
@@ -108,6 +109,7 @@ def audit_versions(
 
     Raises ValueError when the files share no film or no finding.
     """
+    _refuse_table(table, scale, labels=(old, new))
     one, other = (read_labelled(file, **columns) for file in (old, new))
     found = {"changes": changes(one, other), "labels": changed_labels(one, other)}
     if table is not None:
@@ -333,6 +335,7 @@ def _untrained(
         refuse_label_file([what], labels)
         films = read_labelled(labels, **columns)
         return read_predictions_table(what, films=films, scale=scale, part="test"), films
+    refuse_scale([what], scale)
     if labels is not None:
         raise ValueError(f"{what} brings its own labels: expected it alone, without --labels")
     predictions = load_predictions(what)
@@ -340,6 +343,14 @@ def _untrained(
     beside = [place / "manifest" for place in what.resolve().parents[2:4]]
     known = [load_manifest(place) for place in beside if (place / "manifest.json").is_file()]
     return predictions.take(rows), known[0] if known else None
+
+
+def _refuse_table(table: Path | None, scale: str, *, labels: Sequence[Path]) -> None:
+    """Raise ValueError for a label file in place of predictions, or a scale of no table."""
+    tables = [] if table is None else [table]
+    refuse_scale(tables, scale)
+    for file in labels:
+        refuse_label_file(tables, file)
 
 
 def _detected(

@@ -345,7 +345,7 @@ class ManifestFields(SavedFields):
 def load_manifest(folder: Path) -> Manifest:
     """Read what `save_manifest` wrote; ValueError, which names the file, for damage."""
     about = read_fields(folder / "manifest.json", ManifestFields)
-    refuse_changed(folder / "manifest.json", (folder / "manifest.json").read_bytes())
+    refuse_changed(folder / "manifest.json")
     findings = tuple(about.findings)
     table = read_table(
         folder / "manifest.csv",
@@ -414,7 +414,9 @@ def load_preparation(folder: Path) -> Preparation:
     """Read how a folder's films were prepared; ValueError, which names the file, for damage."""
     file = folder / "preparation.json"
     with naming_damage(file):
-        return Preparation.model_validate(read_json(file))
+        prepared = Preparation.model_validate(read_json(file))
+    refuse_changed(file)
+    return prepared
 
 
 def read_table(

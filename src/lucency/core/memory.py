@@ -30,7 +30,7 @@ REMEDY = (
 )
 
 ROOM = 64 << 20  # bytes of addresses in which nothing that cannot bear their lack should run out
-STATM = Path("/proc/self/statm")  # of Linux; begins with the pages of addresses
+STATM = Path("/proc/self/statm")  # of Linux; begins with the pages of addresses, then of memory
 LIBRARIES = 768 << 20  # in which NumPy, pandas and OpenCV are loaded
 THREAD = 16 << 20  # beside them for each thread: its stack, and what it begins with
 
@@ -65,6 +65,15 @@ def _room() -> float:
     if limit == resource.RLIM_INFINITY or not STATM.exists():
         return math.inf
     return float(limit - int(STATM.read_text().split()[0]) * resource.getpagesize())
+
+
+def held_bytes() -> int:
+    """Return how many bytes this process holds in memory, 0 where the system does not say."""
+    if not STATM.exists():
+        return 0
+    import resource
+
+    return int(STATM.read_text().split()[1]) * resource.getpagesize()
 
 
 def errors_of_memory() -> tuple[type[BaseException], ...]:

@@ -48,6 +48,12 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
+def hand_back_memory() -> None:
+    """Give the system what glibc keeps of freed memory; does nothing with another C library."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def share_cores() -> None:
     """Let OpenMP threads sleep soon while they wait for each other; call it before torch is there.
 

@@ -18,6 +18,7 @@ from scipy.special import expit
 from lucency.core.files import why_no_file, write_arrays
 from lucency.core.manifest import PARTS, counted, require
 from lucency.core.saved_files import NUMBER, TEXT, WHOLE, naming_damage, read_array, read_arrays
+from lucency.core.written import refuse_changed
 
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
@@ -300,6 +301,7 @@ def load_predictions(file: str | Path) -> Predictions:
     held = read_arrays(file, FORMS, otherwise={"knot": no_knots()}, remedy=AS_SAVED)
     names = tuple(str(name) for name in held.pop("findings"))
     network, split = str(held.pop("network")), str(held.pop("split"))
+    refuse_changed(file)
     with naming_damage(file, remedy=AS_SAVED):
         return Predictions(network=network, split=split, findings=names, **held)
 

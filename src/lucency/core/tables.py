@@ -149,7 +149,7 @@ def refuse_label_file(files: Sequence[Path], labels: Path | None) -> None:
             found = "is the label file" if same else f"holds what the label file {labels} does"
             raise ValueError(
                 f"{file} {found}: its AUC would be 1 whatever the network; expected a table of "
-                "predictions beside --labels"
+                "predictions"
             )
 
 

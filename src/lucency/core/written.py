@@ -18,20 +18,26 @@ from lucency.core.saved_files import (
 
 RECEIPT = "receipt.json"  # in the folder of a stage
 WRITTEN = "written.json"  # name -> fingerprint of a file's content, "" while it is written
-KINDS = (".csv", ".json", ".txt")  # files of a stage that are small and read again
+KINDS = (".csv", ".json", ".npz", ".txt")  # files of a stage that are read again, but for films
+SEALED = (".csv", ".npz")  # a folder without any of these needs no note
 
 
 def note_written(folder: Path, *, besides: tuple[str, ...]) -> None:
-    """State what the tables of a folder hold, and texts beside them, but for some names."""
+    """State what tables and arrays of a folder hold, and texts beside them, but for some names."""
     names = [file.name for file in folder.iterdir() if file.suffix in KINDS and file.is_file()]
-    if any(name.endswith(".csv") for name in names):
+    if any(name.endswith(SEALED) for name in names):
         _note(folder, sorted({*names} - {*besides, WRITTEN}))
 
 
-def refuse_changed(file: Path, content: bytes, *, remedy: str = ANEW) -> None:
-    """Raise ValueError where a file's folder is a stage, and states another content of it."""
+def refuse_changed(file: Path, content: bytes | None = None, *, remedy: str = ANEW) -> None:
+    """Raise ValueError where a file's folder is a stage, and states another content of it.
+
+    `content` is what was read of it, which is read here where it is None.
+    """
     stated = _stated(file.parent) if (file.parent / RECEIPT).is_file() else {}
-    if stated.get(file.name, "") not in ("", fingerprint_content(content)):
+    if not (held := stated.get(file.name)):
+        return
+    if held != fingerprint_content(file.read_bytes() if content is None else content):
         raise ValueError(f"{file} was changed or replaced after it was written; {remedy}")
 
 

@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lucency.core.manifest import Preparation
-from lucency.core.parallel import keep_freed_memory
+from lucency.core.memory import held_bytes
+from lucency.core.parallel import hand_back_memory, keep_freed_memory
 from lucency.data.film_size import LONGEST_SIDE
 from lucency.deploy.native_film import NativeFilm, decode_native, enhance_native
 
@@ -36,6 +37,7 @@ READY, DECODED, REFUSED = b"!", b"+", b"-"
 PIPED = 2**20  # bytes that a pipe's reader holds
 START_SECONDS = 60.0  # to import what decodes
 GRACE_SECONDS = 2.0  # of the clock beyond the processor's time
+KEPT = 32 << 20  # bytes of freed memory that a decoder keeps for its next film
 DICOM_MARK, DICOM_PLACE = b"DICM", 128
 REASONS = {  # how the reasons of `lucency.data.images.decode` begin -> code
     "zero bytes": "film-empty",
@@ -242,11 +244,15 @@ def main() -> None:
     load_decoders()
     _limit_memory(int(limits["memory"]))
     _send(answers, READY)
+    most = held_bytes() + KEPT
     while head := sys.stdin.buffer.read(REQUEST.size):
         wanted, length = REQUEST.unpack(head)
         content = sys.stdin.buffer.read(length)
         _limit_seconds(float(limits["seconds"]))
         _send(answers, _answer(wanted, content, preparation))
+        del content
+        if held_bytes() > most:
+            hand_back_memory()
 
 
 def load_decoders() -> None:

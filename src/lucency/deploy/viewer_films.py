@@ -7,7 +7,6 @@ one request at a time. Letters in shapes: h and w pixels.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,7 @@ from lucency.deploy.film_list import FilmList
 from lucency.deploy.native_film import NativeFilm
 from lucency.deploy.problems import Problem
 from lucency.deploy.service import Service, prepared_films, resembling
+from lucency.explain.heatmap_results import read_heatmap_fields
 from lucency.explain.heatmaps import Heatmaps, MethodError, load_heatmaps
 from lucency.pipeline.library import Model
 from lucency.pipeline.run import Run, command_of, open_run_folder
@@ -326,10 +326,10 @@ def _kept_maps(folder: Path, network: str, weights: str) -> tuple[Heatmaps, ...]
     about = folder / "explanation" / "heatmaps.json"
     if not about.is_file() or (inputs_of(about.parent) or {}).get("weights", weights) != weights:
         return ()
-    kept = json.loads(about.read_text(encoding="utf-8"))
-    if kept["network"] != network:
+    kept = read_heatmap_fields(about.parent)
+    if kept.network != network:
         return ()
-    return tuple(load_heatmaps(about.parent / f"maps-{place}.npz") for place in range(kept["maps"]))
+    return tuple(load_heatmaps(about.parent / f"maps-{place}.npz") for place in range(kept.maps))
 
 
 async def _once(viewer: Viewer, what: tuple[str, ...], make: Callable[[], Awaitable[Made]]) -> Made:

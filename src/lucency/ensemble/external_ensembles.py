@@ -49,6 +49,7 @@ def ensemble_networks(
     """
     chosen = _known(methods)
     _refuse_files(several, val, labels)
+    external.refuse_scale(several, scale)
     films = None if labels is None else read_labelled(labels, **columns)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)

@@ -298,4 +298,17 @@ def _named(entries: Sequence[Located]) -> list[Predictions]:
         depth = [d + (name in shared) for d, name in zip(depth, names, strict=True)]
 
 
+def refuse_scale(several: Sequence[Path], scale: str) -> None:
+    """Raise ValueError for a scale that is stated where no file is a table: others have their own.
+
+    A file that is not there is left to whoever reads it.
+    """
+    tables = [file for file in several if not file.is_dir() and file.suffix != ".npz"]
+    if scale != "probability" and not tables:
+        found = f"{several[0]} states its own" if several else "none is named"
+        raise ValueError(
+            f"--scale {scale} is about tables of predictions, and {found}: leave it out"
+        )
+
+
 SCALES = {"probability": _from_probability, "percent": _from_percent, "logit": _from_logit}

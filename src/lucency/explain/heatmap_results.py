@@ -21,6 +21,7 @@ from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
 from lucency.core.saved_files import SavedFields, read_fields
+from lucency.core.written import refuse_changed
 from lucency.evaluation.bootstrap import all_and_resampled, once, ratio
 from lucency.evaluation.intervals import bootstrap_interval, no_interval
 from lucency.evaluation.metrics import mean_over_films
@@ -210,12 +211,19 @@ class HeatmapFields(SavedFields):
     maps: int
 
 
+def read_heatmap_fields(folder: Path) -> HeatmapFields:
+    """Return what heatmaps.json of a folder holds; raises errors as `load_heatmap_results` does."""
+    about = read_fields(folder / "heatmaps.json", HeatmapFields)
+    refuse_changed(folder / "heatmaps.json")
+    return about
+
+
 def load_heatmap_results(folder: Path) -> HeatmapResults:
     """Read what `save_heatmap_results` wrote.
 
     Raises ValueError for a damaged file, and OSError for one that the system does not read.
     """
-    about = read_fields(folder / "heatmaps.json", HeatmapFields)
+    about = read_heatmap_fields(folder)
     files = (folder / f"maps-{place}.npz" for place in range(about.maps))
     return HeatmapResults(
         network=about.network,

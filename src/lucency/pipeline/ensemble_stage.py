@@ -32,8 +32,10 @@ from lucency.core.predictions import (
     save_predictions,
 )
 from lucency.core.progress import progress, say
+from lucency.core.saved_files import read_json
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.core.tables import load_tables, save_tables
+from lucency.core.written import refuse_changed
 from lucency.ensemble import ensembles
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.fitted import VERSION, FittedPredictor, Rule, folder_name, save_predictor
@@ -62,7 +64,7 @@ def costs(trained: Trained) -> dict[str, float]:
     place = trained.run.out / "ensemble" / "costs"
     discard_outdated(place, inputs=inputs)
     folder = produce(place, inputs=inputs, write=partial(_write_costs, trained))
-    return json.loads((folder / "milliseconds.json").read_text(encoding="utf-8"))
+    return read_json(folder / "milliseconds.json")
 
 
 def _write_costs(trained: Trained, folder: Path) -> None:
@@ -355,7 +357,8 @@ def _made(trained: Trained, name: str, job: _Job) -> Predictor:
     inputs, place = {"kept": VERSION, **choices.deciding, **job.inputs}, _place(trained, name)
     discard_outdated(place, inputs=inputs)
     folder = produce(place, inputs=inputs, write=partial(_write_predictor, trained, name, job))
-    about = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+    about = read_json(folder / "entry.json")
+    refuse_changed(folder / "entry.json")
     files = sorted(folder.glob("*.csv"))
     tables = {file.stem: read_table(file, text=ensembles.TEXT) for file in files}
     return Predictor(load_predictions(folder / "predictions.npz"), Entry(**about), tables, None)

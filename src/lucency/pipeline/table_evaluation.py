@@ -37,10 +37,11 @@ def evaluate_tables(
     table of validation films of one table. Thresholds of one network are fitted on its validation
     films, or .5 where it has none. Tables go to `out`, and with `labels` the page too. Raises
     ValueError where a table comes without `labels`, for `val` beside several tables, for a table
-    that is named twice, and for the label file in place of predictions.
+    that is named twice, for the label file in place of predictions, and for a scale without tables.
     """
     refuse_same_files(several)
     refuse_label_file([*several, *([val] if val else [])], labels)
+    external.refuse_scale(several, scale)
     if len(several) == 1 and several[0].is_file() and several[0].suffix != ".npz":
         if labels is None:
             raise ValueError(
