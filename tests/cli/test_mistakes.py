@@ -155,6 +155,7 @@ MISTAKES = {
     "labels in place of predictions of two versions": "audit versions chestxray14/truth.csv "
     f"{LABELS} --predictions {LABELS}",
     "scale of a run's predictions": "evaluate runs/demo --scale percent",
+    "scale of a run's checks": "check runs/demo --scale percent",
     "scale of no table": f"audit versions {LABELS} {LABELS} --scale logit",
     "labels and scores exchanged": f"evaluate {LABELS} --labels scores.csv",
     "labels of other films": "evaluate other-films.csv --labels " + LABELS,

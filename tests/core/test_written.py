@@ -3,7 +3,7 @@
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -15,11 +15,14 @@ from lucency.audit.shortcuts import load_audit_results
 from lucency.core import written
 from lucency.core.files import write_table
 from lucency.core.manifest import load_preparation, read_table
+from lucency.core.plan import load_plan
 from lucency.core.predictions import load_predictions
+from lucency.core.saved_files import read_json, write_json
 from lucency.core.stage import produce
 from lucency.core.tables import Audit, load_tables, save_tables, write_audit
 from lucency.core.written import WRITTEN, writing_into
 from lucency.explain.heatmap_results import load_heatmap_results
+from lucency.models.metadata import read_metadata
 
 ROWS = pd.DataFrame({"image": ["a.png", "b.png", "c.png"], "score": [0.25, 0.5, 0.75]})
 
@@ -88,11 +91,15 @@ def test_a_conclusion_and_a_number_that_were_changed_are_refused(tmp_path):
     class Found:
         table: pd.DataFrame
         conclusion: str
-        about: dict[str, int]
+        about: dict[str, int] = field(default_factory=dict)
 
     found = Found(table=ROWS, conclusion="No difference.", about={"films": 3})
     stage = produce(tmp_path / "stage", inputs={}, write=lambda out: save_tables(found, out))
     assert load_tables(Found, stage, text=("image",)).about == {"films": 3}
+    (stage / "about.json").rename(stage / "kept")
+    with pytest.raises(ValueError, match=r"its table about\.json is absent"):
+        load_tables(Found, stage, text=("image",))
+    (stage / "kept").rename(stage / "about.json")
     for name, other in (("conclusion.txt", "A difference.\n"), ("about.json", '{"films": 4}')):
         whole = (stage / name).read_bytes()
         (stage / name).write_text(other)
@@ -109,6 +116,18 @@ def other_size(file):
     return file.read_text().replace('"size": 64', '"size": 96').encode()
 
 
+def sealed_again(file):
+    held = read_json(file)
+    write_json(file, {**held, "epoch": held["epoch"] + 1})
+    return file.read_bytes()
+
+
+def half(file):
+    content = BytesIO()
+    np.save(content, np.load(file) / 2)
+    return content.getvalue()
+
+
 def changed(name, change):
     def exchange(file):
         with np.load(file) as held:
@@ -118,6 +137,10 @@ def changed(name, change):
         return content.getvalue()
 
     return exchange
+
+
+def films_of_plan(file):
+    return pd.read_csv(file.with_name("plan.csv"))["image"].unique().astype(object)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +158,9 @@ def changed(name, change):
             load_predictions,
             changed("logit", np.negative),
         ),
+        ("explanation/cases.csv", lambda file: load_heatmap_results(file.parent), lambda _: b""),
+        ("networks/test_resnet/classifier.json", lambda f: read_metadata(f.parent), sealed_again),
+        ("plan/weight.npy", lambda file: load_plan(file.parent, films_of_plan(file)), half),
         ("prepared/preparation.json", lambda file: load_preparation(file.parent), other_size),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -48,6 +49,8 @@ AS_WRITTEN = {
     "tabs": (TABLE.replace(",", "\t").encode(), "tabs"),
     "bars": (TABLE.replace(",", "|").encode(), "vertical bars"),
     "a first line for Excel": (b"sep=;\r\n" + TABLE.replace(",", ";").encode(), "semicolons"),
+    "text for Excel": (re.sub("[^,\n]+", '="\\g<0>"', TABLE).encode(), ""),
+    "text for Excel, in quotes": (re.sub("[^,\n]+", '"=""\\g<0>"""', TABLE).encode(), ""),
     "blanks": (TABLE.replace(",", " , ").encode(), ""),
     "packed": (gzip.compress(TABLE.encode("utf-8-sig")), ""),
     "the end of a DOS file": (TABLE.encode() + b"\x1a", ""),

@@ -62,7 +62,6 @@ from served import (
     request_bytes,
     served_model,
 )
-from torture.service_process import resident
 from viewer_run import copy_run, fitted_views
 
 HOME = "http://127.0.0.1:8765"
@@ -461,6 +460,8 @@ def test_a_decoder_within_its_limits_takes_the_largest_films(large: bytes) -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc, of Linux")
 def test_a_decoder_hands_back_the_memory_of_a_large_body() -> None:
+    from torture.service_process import resident
+
     async def go() -> None:
         decoders = await start_decoders(Preparation(size=32), count=1, memory=2**31, seconds=20.0)
         await decode_film(decoders, film_file())

@@ -36,7 +36,8 @@ from lucency.deploy.service import create_app
 from lucency.deploy.verdicts import Verdict, check_verdict, keep_verdict, read_verdicts
 from lucency.deploy.viewer import FILES, viewer_routes
 from lucency.deploy.viewer_films import RUN_ONLY, AddedFilm, Viewer, add_film, open_viewer
-from lucency.explain.heatmaps import MethodError
+from lucency.explain.heatmap_results import read_heatmap_fields
+from lucency.explain.heatmaps import MethodError, load_heatmaps, save_heatmaps
 from lucency.pipeline.library import Model
 from lucency.pipeline.similar_films import find_similar, similar_to
 from viewer_run import HOT, copy_run, fitted_views, known_maps
@@ -731,6 +732,23 @@ def test_an_entry_whose_name_holds_spaces_has_its_predictions(
         assert made["network"] == views.explained != "three views"
         kept = views.explained == model.name and predictions.part[0] == "test"
         assert (np.argwhere(np.array(made["grid"]) == 1).tolist() == [list(HOT)]) == kept
+
+
+def test_heat_maps_that_were_exchanged_are_named_and_others_are_made(
+    finished: Path, tmp_path: Path, model: Model, capsys: pytest.CaptureFixture[str]
+):
+    run = copy_run(finished, tmp_path / "run")
+    maps = run / "explanation" / "maps-0.npz"
+    known = load_heatmaps(maps)
+    network = read_heatmap_fields(maps.parent).network
+    save_heatmaps(replace(known, grid=known.grid * 2 + 1), maps)
+    viewer = open_viewer(lu.load(run, model=network), run=run)
+    with TestClient(served(viewer), base_url=HOME) as page:
+        assert viewer.films is not None
+        row = viewer.films.manifest.image.tolist().index(known.image[0])
+        made = got(page, f"film/{row}/heatmap", finding=known.findings[0])
+    assert np.max(made["grid"]) < np.max(known.grid) * 2 + 1
+    assert "maps-0.npz was changed or replaced" in capsys.readouterr().err
 
 
 def test_the_browser_s_command_line_does_not_hold_the_token(monkeypatch: pytest.MonkeyPatch):

@@ -107,7 +107,8 @@ def audit_versions(
 ) -> Audit:
     """Compare two label files, and the AUCs of a table of predictions by either.
 
-    Raises ValueError when the files share no film or no finding.
+    Raises ValueError when the files share no film or no finding, for one of them as the table, and
+    for a scale without a table.
     """
     _refuse_table(table, scale, labels=(old, new))
     one, other = (read_labelled(file, **columns) for file in (old, new))
@@ -146,7 +147,8 @@ def audit_label_errors(
     That is a predictions.npz of a run, whose features' neighbours count too, or of `lucency study
     cross-validation`, where its repeats do, or a table of external predictions, which needs
     `labels`. With `expert`, as of `audit_labels`, the ranking is compared with what radiologists
-    saw. Raises ValueError for files that are not so, or have no film in common.
+    saw. Raises ValueError for files that are not so, or have no film in common, and for a scale
+    beside a predictions.npz.
     """
     predictions, films = _untrained(what, labels=labels, scale=scale, columns=columns)
     folds = load_repeats(what, predictions)
@@ -347,10 +349,11 @@ def _untrained(
 
 def _refuse_table(table: Path | None, scale: str, *, labels: Sequence[Path]) -> None:
     """Raise ValueError for a label file in place of predictions, or a scale of no table."""
-    tables = [] if table is None else [table]
-    refuse_scale(tables, scale)
+    if table is None:
+        refuse_scale([], scale)
+        return
     for file in labels:
-        refuse_label_file(tables, file)
+        refuse_label_file([table], file)
 
 
 def _detected(

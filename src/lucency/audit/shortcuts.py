@@ -35,8 +35,8 @@ from sklearn.preprocessing import StandardScaler
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import OLDEST, SOURCE, read_table
 from lucency.core.predictions import Predictions
-from lucency.core.saved_files import SavedFields, read_fields
-from lucency.core.written import refuse_changed
+from lucency.core.saved_files import SavedFields
+from lucency.core.written import read_stage_fields
 from lucency.data.film_names import folder_of
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
 from lucency.evaluation.intervals import auc_interval, bootstrap_interval
@@ -115,8 +115,7 @@ def load_audit_results(folder: Path) -> AuditResults:
 
     Raises ValueError for a damaged file, and OSError for one that the system does not read.
     """
-    network = read_fields(folder / "audit.json", AuditFields).network
-    refuse_changed(folder / "audit.json")
+    network = read_stage_fields(folder / "audit.json", AuditFields).network
     needed = {"shortcuts": ("shortcut",)}
     tables = {
         name: read_table(folder / f"{name}.csv", text=TEXT, columns=needed.get(name, ()))

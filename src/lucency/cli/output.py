@@ -325,9 +325,10 @@ def find_issues(
     """
     what = None if what is None else _find_checked(what)
     if what is not None and (what.is_dir() or what.suffix in (".toml", ".npz")):
-        if lists or labels:
+        if lists or labels or scale != "probability":
             raise ValueError(
-                f"{what} brings its own films: expected it alone, without --labels and lists"
+                f"{what} brings its own films and scores: expected it alone, without --labels, "
+                "--scale and lists"
             )
         return _own(what, changes)
     if labels is None:

@@ -27,8 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 from lucency.core.files import BYTES, write_table, write_whole
 from lucency.core.film_shards import SHARDS, FilmShards, open_shards
 from lucency.core.memory import says_out_of_memory
-from lucency.core.saved_files import ANEW, SavedFields, naming_damage, read_fields, read_json
-from lucency.core.written import refuse_changed
+from lucency.core.saved_files import ANEW, SavedFields, naming_damage, read_json
+from lucency.core.written import read_stage_fields, refuse_changed, refuse_changed_file
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -343,9 +343,8 @@ class ManifestFields(SavedFields):
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read what `save_manifest` wrote; ValueError, which names the file, for damage."""
-    about = read_fields(folder / "manifest.json", ManifestFields)
-    refuse_changed(folder / "manifest.json")
+    """Read what `save_manifest` wrote; ValueError, which names the file, for damage and change."""
+    about = read_stage_fields(folder / "manifest.json", ManifestFields)
     findings = tuple(about.findings)
     table = read_table(
         folder / "manifest.csv",
@@ -415,7 +414,7 @@ def load_preparation(folder: Path) -> Preparation:
     file = folder / "preparation.json"
     with naming_damage(file):
         prepared = Preparation.model_validate(read_json(file))
-    refuse_changed(file)
+    refuse_changed_file(file)
     return prepared
 
 

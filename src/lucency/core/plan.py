@@ -15,6 +15,7 @@ from jaxtyping import Float32, Int64, Shaped
 from lucency.core.files import write_array, write_table
 from lucency.core.manifest import PARTS, Manifest, read_table, require, require_rows
 from lucency.core.saved_files import naming_damage, read_array
+from lucency.core.written import refuse_changed_file
 
 COPY_MARK = "#"  # between the name of a film or of a recipe and the number of the copy
 RECIPES = {"exact": "none@1", "gentle": "gentle@1"}  # how a copy differs from its film
@@ -170,6 +171,8 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
 
     Raises ValueError where a file is damaged, or a film of the plan is not among `image`.
     """
+    for name in ("label.npy", "weight.npy"):
+        refuse_changed_file(folder / name)
     text, label = ("image", "transform", "part", "mate"), read_array(folder / "label.npy")
     table = read_table(folder / "plan.csv", text=text, columns=(*text, "copy", "mix"))
     require_rows(folder / "plan.csv", len(table), expected=len(label))

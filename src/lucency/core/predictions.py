@@ -18,7 +18,7 @@ from scipy.special import expit
 from lucency.core.files import why_no_file, write_arrays
 from lucency.core.manifest import PARTS, counted, require
 from lucency.core.saved_files import NUMBER, TEXT, WHOLE, naming_damage, read_array, read_arrays
-from lucency.core.written import refuse_changed
+from lucency.core.written import refuse_changed_file
 
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
@@ -284,7 +284,7 @@ def why_no_predictions(file: Path) -> str:
 
 
 def load_predictions(file: str | Path) -> Predictions:
-    """Read what `save_predictions` wrote; pickled content is refused.
+    """Read what `save_predictions` wrote; pickled content is refused, and what a run did not write.
 
     Files of before recalibration had curves hold no knots: theirs are lines.
     """
@@ -298,10 +298,10 @@ def load_predictions(file: str | Path) -> Predictions:
             f"{file}: found no .npz archive, expected predictions as a run saves them; a run makes "
             "them anew when their folder is deleted"
         )
+    refuse_changed_file(file, remedy=AS_SAVED)
     held = read_arrays(file, FORMS, otherwise={"knot": no_knots()}, remedy=AS_SAVED)
     names = tuple(str(name) for name in held.pop("findings"))
     network, split = str(held.pop("network")), str(held.pop("split"))
-    refuse_changed(file)
     with naming_damage(file, remedy=AS_SAVED):
         return Predictions(network=network, split=split, findings=names, **held)
 
@@ -309,4 +309,7 @@ def load_predictions(file: str | Path) -> Predictions:
 def load_repeats(file: Path, predictions: Predictions) -> Float64[np.ndarray, "f n k"]:
     """Return the probabilities by repeat that lie beside predictions, or none."""
     beside = file.parent / REPEATS_FILE
-    return read_array(beside) if beside.is_file() else np.empty((0, *predictions.label.shape))
+    if not beside.is_file():
+        return np.empty((0, *predictions.label.shape))
+    refuse_changed_file(beside)
+    return read_array(beside)

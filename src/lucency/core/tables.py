@@ -26,7 +26,7 @@ from lucency.core.manifest import counted, read_table
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import say
 from lucency.core.saved_files import ANEW, JSON_DAMAGE, naming_damage
-from lucency.core.written import refuse_changed, writing_into
+from lucency.core.written import refuse_changed, stated_of, writing_into
 
 Value = TypeVar("Value")
 Answer = dict[str, Any]  # of a command, for people or for JSON
@@ -118,8 +118,10 @@ def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Va
             with naming_damage(file, kinds=JSON_DAMAGE):
                 held[name] = json.loads(_read_whole(file))
     needed = [name for name, one in signature(kind).parameters.items() if one.default is one.empty]
-    for name in (name for name in needed if name not in held):
-        raise ValueError(f"{folder}: its table {name}.csv is absent; {ANEW}")
+    files = [*(f"{name}.csv" for name in needed), *stated_of(folder)]
+    absent = {*kind.__annotations__} - {*held}
+    for name in (name for name in files if Path(name).stem in absent):
+        raise ValueError(f"{folder}: its table {name} is absent; {ANEW}")
     return kind(**held)
 
 

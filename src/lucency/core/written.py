@@ -2,42 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lucency.core.files import WAIT_SECONDS
 from lucency.core.locks import locked
 from lucency.core.saved_files import (
     ANEW,
+    CHECKSUM,
+    Fields,
     fingerprint_content,
     fingerprint_file,
+    read_fields,
     read_json,
     write_json,
 )
 
 RECEIPT = "receipt.json"  # in the folder of a stage
 WRITTEN = "written.json"  # name -> fingerprint of a file's content, "" while it is written
-KINDS = (".csv", ".json", ".npz", ".txt")  # files of a stage that are read again, but for films
-SEALED = (".csv", ".npz")  # a folder without any of these needs no note
+KINDS = (".csv", ".json", ".npy", ".npz", ".txt")  # of files that are noted; weights are not
+SEALED = (".csv", ".npy", ".npz")  # a folder without any of these has no note
 
 
 def note_written(folder: Path, *, besides: tuple[str, ...]) -> None:
-    """State what tables and arrays of a folder hold, and texts beside them, but for some names."""
+    """State what tables and arrays of a folder hold, and texts beside them, but for some names.
+
+    What lies in folders below is not noted: shards of films have checksums of their own.
+    """
     names = [file.name for file in folder.iterdir() if file.suffix in KINDS and file.is_file()]
     if any(name.endswith(SEALED) for name in names):
         _note(folder, sorted({*names} - {*besides, WRITTEN}))
 
 
-def refuse_changed(file: Path, content: bytes | None = None, *, remedy: str = ANEW) -> None:
-    """Raise ValueError where a file's folder is a stage, and states another content of it.
+def refuse_changed(file: Path, content: bytes, *, remedy: str = ANEW) -> None:
+    """Raise ValueError where a file's folder is a stage, and states another content of it."""
+    _compare(file, lambda: fingerprint_content(content), remedy)
 
-    `content` is what was read of it, which is read here where it is None.
+
+def refuse_changed_file(file: Path, *, remedy: str = ANEW) -> None:
+    """Raise ValueError as `refuse_changed` does, of what a file holds now."""
+    _compare(file, lambda: fingerprint_file(file), remedy)
+
+
+def read_stage_json(file: Path, *, remedy: str = ANEW) -> dict[str, Any]:
+    """Return what `read_json` does of a file with a checksum; ValueError for another stage's too.
+
+    A checksum that was taken out means that the file is to be used as it is.
     """
-    stated = _stated(file.parent) if (file.parent / RECEIPT).is_file() else {}
-    if not (held := stated.get(file.name)):
-        return
-    if held != fingerprint_content(file.read_bytes() if content is None else content):
+    held = read_json(file, remedy=remedy)
+    if f'"{CHECKSUM}"' in file.read_text(encoding="utf-8"):
+        refuse_changed_file(file, remedy=remedy)
+    return held
+
+
+def read_stage_fields(file: Path, fields: type[Fields]) -> Fields:
+    """Return what `read_fields` does; ValueError too for what a stage did not write so."""
+    held = read_fields(file, fields)
+    refuse_changed_file(file)
+    return held
+
+
+def stated_of(folder: Path) -> dict[str, object]:
+    """Return the fingerprints that a stage states of its files, none for other folders."""
+    return _stated(folder) if (folder / RECEIPT).is_file() else {}
+
+
+def _compare(file: Path, found: Callable[[], str], remedy: str) -> None:
+    known = stated_of(file.parent).get(file.name)
+    if known and known != found():
         raise ValueError(f"{file} was changed or replaced after it was written; {remedy}")
 
 

@@ -82,7 +82,7 @@ ENCODINGS = {  # that are reported
     "cp1252": "the text is not UTF-8, read as Windows-1252",
 }
 APOSTROPHE = re.compile(r"^'(?=[0-9])")
-EXCEL_TEXT = re.compile(r'="(.*)"')  # as Excel keeps leading zeros in a CSV table
+EXCEL_TEXT = re.compile(r'^="(.*)"$', re.DOTALL)  # as Excel keeps leading zeros in a CSV table
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
@@ -506,10 +506,12 @@ def _rows(file: Path, text: str, separator: str) -> tuple[list[list[str]], list[
     """Return the rows that have content, and the lines where they begin."""
     lines = EXCEL_SEPARATOR.sub("\n", text, count=1)
     reader = csv.reader(io.StringIO(lines, newline=""), delimiter=separator, strict=True)
-    rows, begin, line = [], [], 1
+    rows, begin, line, marked = [], [], 1, '="' in lines
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
+            if marked:
+                cells = [EXCEL_TEXT.sub(r"\1", cell).strip() for cell in cells]
             if any(cells):
                 rows.append(cells)
                 begin.append(line)

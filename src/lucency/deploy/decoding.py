@@ -253,6 +253,7 @@ def main() -> None:
         del content
         if held_bytes() > most:
             hand_back_memory()
+            most = held_bytes() + KEPT  # a first film of another kind loads what reads it
 
 
 def load_decoders() -> None:

@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from lucency.core.predictions import Predictions
 from lucency.core.saved_files import fingerprint_file
 from lucency.core.stage import fingerprint
+from lucency.core.written import WRITTEN
 from lucency.evaluation.conformal import sets_as_plain
 from lucency.evaluation.unfamiliarity import FILE, FOLDER, UNLIKE, described_distance
 from lucency.explain.heatmaps import Centres, Corners, enlarge
@@ -56,10 +57,13 @@ def about_model(model: Model) -> ModelAbout:
 
 
 def _matters(file: Path) -> bool:
-    """Say whether a file is one that is predicted with; ONNX files of a run are made of others."""
+    """Say whether a file is one that is predicted with.
+
+    ONNX files of a run are made of others; a note of what files held is about them.
+    """
     if file.parent.name == FOLDER:
         return file.name == FILE
-    return file.suffix in MODEL_FILES or file.name == MODEL_ONNX
+    return file.name != WRITTEN and (file.suffix in MODEL_FILES or file.name == MODEL_ONNX)
 
 
 def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:

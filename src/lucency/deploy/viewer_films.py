@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.core.manifest import NO_FINDING, Prepared, load_prepared
+from lucency.core.progress import say
 from lucency.core.stage import RECEIPT, inputs_of
 from lucency.data.film_files import film_content, film_exists, why_no_film
 from lucency.data.images import films_below
@@ -322,14 +323,20 @@ def _map_of(viewer: Viewer, key: str, film: Prepared, finding: str) -> tuple[Hea
 
 @lru_cache(maxsize=2)
 def _kept_maps(folder: Path, network: str, weights: str) -> tuple[Heatmaps, ...]:
-    """Return the heat maps of a run's test films, where they are of a network and these weights."""
+    """Return the heat maps of a run's test films, where they are of a network and these weights.
+
+    Of maps that were damaged or exchanged it says so, and returns none.
+    """
     about = folder / "explanation" / "heatmaps.json"
     if not about.is_file() or (inputs_of(about.parent) or {}).get("weights", weights) != weights:
         return ()
-    kept = read_heatmap_fields(about.parent)
-    if kept.network != network:
+    try:
+        kept = read_heatmap_fields(about.parent)
+        files = [about.parent / f"maps-{place}.npz" for place in range(kept.maps)]
+        return tuple(map(load_heatmaps, files)) if kept.network == network else ()
+    except ValueError as error:
+        say(f"heat maps of the run are left out, others are made: {error}")
         return ()
-    return tuple(load_heatmaps(about.parent / f"maps-{place}.npz") for place in range(kept.maps))
 
 
 async def _once(viewer: Viewer, what: tuple[str, ...], make: Callable[[], Awaitable[Made]]) -> Made:

@@ -27,9 +27,9 @@ from lucency.core.saved_files import (
     SavedFields,
     fingerprint_content,
     naming_damage,
-    read_json,
     write_json,
 )
+from lucency.core.written import read_stage_json
 from lucency.ensemble import retrieval
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.learner_forms import Axes, FittedLearner
@@ -166,7 +166,7 @@ def load_predictor(folder: Path) -> FittedPredictor:
     for file in (folder / DATA, folder / ARRAYS):
         if not file.is_file():
             raise ValueError(f"{file} cannot be read (there is none); {ANEW}")
-    plain = read_json(folder / DATA, remedy=ANEW)
+    plain = read_stage_json(folder / DATA)
     arrays = _arrays_of(folder / ARRAYS, known=plain.pop("arrays", ""))
     if plain.pop("version", 0) != VERSION:
         raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")

@@ -62,6 +62,19 @@ def standard_thresholds(predictions: Predictions) -> pd.DataFrame:
     return pd.DataFrame({**names, "finding": predictions.findings, **fitted})
 
 
+def refuse_scale(several: Sequence[Path], scale: str) -> None:
+    """Raise ValueError for a scale that is stated where no file is a table: others have their own.
+
+    A file that is not there is left to whoever reads it.
+    """
+    own = [file for file in several if file.is_dir() or (file.suffix == ".npz" and file.is_file())]
+    if scale != "probability" and len(own) == len(several):
+        found = f"{own[0]} states its own" if own else "none is named"
+        raise ValueError(
+            f"--scale {scale} is about tables of predictions, and {found}: leave it out"
+        )
+
+
 def read_test_table(file: Path, films: Manifest | None, *, scale: str) -> Predictions:
     """Return the predictions of a table of test films; ValueError without labels."""
     if films is None:
@@ -296,19 +309,6 @@ def _named(entries: Sequence[Located]) -> list[Predictions]:
                 f"{'/'.join(twice[0])} is there twice; expected each file and run once"
             )
         depth = [d + (name in shared) for d, name in zip(depth, names, strict=True)]
-
-
-def refuse_scale(several: Sequence[Path], scale: str) -> None:
-    """Raise ValueError for a scale that is stated where no file is a table: others have their own.
-
-    A file that is not there is left to whoever reads it.
-    """
-    tables = [file for file in several if not file.is_dir() and file.suffix != ".npz"]
-    if scale != "probability" and not tables:
-        found = f"{several[0]} states its own" if several else "none is named"
-        raise ValueError(
-            f"--scale {scale} is about tables of predictions, and {found}: leave it out"
-        )
 
 
 SCALES = {"probability": _from_probability, "percent": _from_percent, "logit": _from_logit}

@@ -20,8 +20,8 @@ from scipy.stats import rankdata
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
-from lucency.core.saved_files import SavedFields, read_fields
-from lucency.core.written import refuse_changed
+from lucency.core.saved_files import SavedFields
+from lucency.core.written import read_stage_fields, refuse_changed
 from lucency.evaluation.bootstrap import all_and_resampled, once, ratio
 from lucency.evaluation.intervals import bootstrap_interval, no_interval
 from lucency.evaluation.metrics import mean_over_films
@@ -213,9 +213,7 @@ class HeatmapFields(SavedFields):
 
 def read_heatmap_fields(folder: Path) -> HeatmapFields:
     """Return what heatmaps.json of a folder holds; raises errors as `load_heatmap_results` does."""
-    about = read_fields(folder / "heatmaps.json", HeatmapFields)
-    refuse_changed(folder / "heatmaps.json")
-    return about
+    return read_stage_fields(folder / "heatmaps.json", HeatmapFields)
 
 
 def load_heatmap_results(folder: Path) -> HeatmapResults:
@@ -244,7 +242,8 @@ def _stretched(maps: Heatmaps) -> list[Heatmaps]:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    if not file.read_bytes().strip():
+    if not (content := file.read_bytes()).strip():
+        refuse_changed(file, content)
         return pd.DataFrame()  # which has no columns to read
     return read_table(file, text=TEXT)
 

@@ -19,7 +19,7 @@ from lucency.core.files import write_arrays
 from lucency.core.manifest import counted, require
 from lucency.core.saved_files import NUMBER, TEXT, WHOLE, naming_damage, read_arrays
 from lucency.core.tables import film_names, within
-from lucency.core.written import refuse_changed
+from lucency.core.written import refuse_changed_file
 
 FRAME = 1024  # pixels of a side of the published films, in which boxes were drawn
 Corners = Float64[np.ndarray, "_ 4"]  # left, top, right, bottom
@@ -83,8 +83,8 @@ def load_heatmaps(file: Path) -> Heatmaps:
 
     Raises ValueError for a damaged file, and OSError for one that the system does not read.
     """
+    refuse_changed_file(file)
     held = read_arrays(file, _SAVED)
-    refuse_changed(file)
     centres = Centres(*(held.pop(name) for name in Centres._fields))
     names, method = tuple(str(name) for name in held.pop("findings")), str(held.pop("method"))
     with naming_damage(file):

@@ -19,6 +19,7 @@ from lucency.config.sections import Head
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration, no_knots
 from lucency.core.saved_files import SavedFields, naming_damage, read_json, write_json
+from lucency.core.written import read_stage_json
 from lucency.evaluation.conformal import ConformalSets, sets_as_plain, sets_of
 
 METADATA, WEIGHTS = "classifier.json", "weights.safetensors"
@@ -166,7 +167,8 @@ def read_metadata(folder: Path) -> Metadata:
             f"{folder} holds no {METADATA}: expected a trained network's folder{again}"
         )
     remedy = how_to_replace(folder)
-    return _parse(folder / METADATA, read_json(folder / METADATA, remedy=remedy), remedy=remedy)
+    plain = read_stage_json(folder / METADATA, remedy=remedy)
+    return _parse(folder / METADATA, plain, remedy=remedy)
 
 
 def how_to_replace(folder: Path) -> str:

@@ -6,7 +6,6 @@ here), and what was fitted, so that it predicts other films (`lucency.ensemble.f
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from scipy.special import logit
 
 from lucency.config.ensemble_section import EnsembleChoices
 from lucency.config.sections import AND, FROZEN, TEXTURE
-from lucency.core.files import write_table, write_whole
+from lucency.core.files import write_table
 from lucency.core.manifest import read_table
 from lucency.core.plan import originals
 from lucency.core.predictions import (
@@ -32,10 +31,10 @@ from lucency.core.predictions import (
     save_predictions,
 )
 from lucency.core.progress import progress, say
-from lucency.core.saved_files import read_json
+from lucency.core.saved_files import read_json, write_json
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.core.tables import load_tables, save_tables
-from lucency.core.written import refuse_changed
+from lucency.core.written import read_stage_json
 from lucency.ensemble import ensembles
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.fitted import VERSION, FittedPredictor, Rule, folder_name, save_predictor
@@ -76,7 +75,7 @@ def _write_costs(trained: Trained, folder: Path) -> None:
         work(few)  # unmeasured: the first films take as long as setting up
         short, long = _seconds(work, few), _seconds(work, many)
         taken[name] = 1000 * max(0.0, long - short) / max(1, len(many) - len(few))
-    write_whole(folder / "milliseconds.json", json.dumps(taken))
+    write_json(folder / "milliseconds.json", taken)
 
 
 def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
@@ -357,8 +356,7 @@ def _made(trained: Trained, name: str, job: _Job) -> Predictor:
     inputs, place = {"kept": VERSION, **choices.deciding, **job.inputs}, _place(trained, name)
     discard_outdated(place, inputs=inputs)
     folder = produce(place, inputs=inputs, write=partial(_write_predictor, trained, name, job))
-    about = read_json(folder / "entry.json")
-    refuse_changed(folder / "entry.json")
+    about = read_stage_json(folder / "entry.json")
     files = sorted(folder.glob("*.csv"))
     tables = {file.stem: read_table(file, text=ensembles.TEXT) for file in files}
     return Predictor(load_predictions(folder / "predictions.npz"), Entry(**about), tables, None)
@@ -394,7 +392,7 @@ def _write_predictor(trained: Trained, name: str, job: _Job, folder: Path) -> No
         folder,
     )
     save_predictions(predicted, folder / "predictions.npz")
-    write_whole(folder / "entry.json", json.dumps(made.entry._asdict()))
+    write_json(folder / "entry.json", made.entry._asdict())
     for table, rows in made.tables.items():
         write_table(rows, folder / f"{table}.csv")
 
