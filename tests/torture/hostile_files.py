@@ -22,7 +22,13 @@ from lucency.audit.shortcuts import load_audit_results
 from lucency.config.protocol import read_protocol
 from lucency.core.engines import choose_engine
 from lucency.core.film_shards import put_shard, read_receipt
-from lucency.core.manifest import Preparation, load_manifest, load_part, load_prepared
+from lucency.core.manifest import (
+    Preparation,
+    load_manifest,
+    load_part,
+    load_preparation,
+    load_prepared,
+)
 from lucency.core.plan import load_plan
 from lucency.core.predictions import load_predictions
 from lucency.core.saved_files import read_json
@@ -55,6 +61,7 @@ from workplace import FEW, build_workplace, stated_labels, train_run
 
 RUN = "runs/demo"
 NET = f"{RUN}/networks/test_resnet"
+NOTED = "runs/noted"  # a copy with its fingerprints
 UNSEALED = "unsealed"  # files without the checksum that stops nearly all damage before it is parsed
 ANSWERED = (
     "sheet,place,id,image,reviewer,answer,also\nMass,1,f1,a.png,AB,yes,\n"
@@ -68,10 +75,11 @@ Read = Callable[[Path], Any]
 
 
 class Parser(NamedTuple):
-    """What is parsed: the files below a folder, and what reads them there."""
+    """What is parsed: the files below a folder, what reads them, whether any change is refused."""
 
     files: tuple[str, ...]
     read: Read
+    noted: bool = False
 
 
 def finished_run(home: Path) -> Path:
@@ -85,7 +93,8 @@ def finished_run(home: Path) -> Path:
     finally:
         os.fchdir(here)
         os.close(here)
-    for note in home.rglob(WRITTEN):  # what was damaged is to be parsed, not found to be damaged
+    shutil.copytree(home / RUN, home / NOTED)
+    for note in (home / RUN).rglob(WRITTEN):  # what is damaged there is to be parsed, not compared
         note.unlink()
     labels = stated_labels(home / "chestxray14" / "Data_Entry_2017.csv")
     labels.assign(age=50, sex="F", view="PA").to_csv(home / "labels.csv", index=False)
@@ -144,6 +153,17 @@ def _labelled(home: Path) -> Any:
     return films_of_table(
         read_label_table(home / "labels.csv"), findings=tuple(FEW), image_column="image"
     )
+
+
+def _read_stages(run: Path) -> None:
+    films = load_manifest(run / "manifest").image
+    load_preparation(run / "prepared")
+    load_part(run / "split" / "part.csv", films)
+    load_plan(run / "plan", films)
+    load_predictions(run / "predictions" / "test_resnet" / "predictions.npz")
+    load_heatmap_results(run / "explanation")
+    load_audit_results(run / "audit")
+    load_issues(run / "check")
 
 
 FILES: dict[str, Parser] = {
@@ -226,6 +246,15 @@ FILES: dict[str, Parser] = {
     "audit": Parser(
         (f"{RUN}/audit/audit.json", f"{RUN}/audit/shortcuts.csv", f"{RUN}/audit/strata.csv"),
         lambda home: load_audit_results(home / RUN / "audit"),
+    ),
+    "a run, with its fingerprints": Parser(
+        tuple(f"{NOTED}/{name}" for name in
+              ("manifest/manifest.csv", "manifest/manifest.json", "prepared/preparation.json",
+               "split/part.csv", "plan/plan.csv", "plan/label.npy", "plan/weight.npy",
+               "predictions/test_resnet/predictions.npz", "explanation/maps-0.npz",
+               "explanation/heatmaps.json", "explanation/cases.csv", "audit/audit.json",
+               "audit/strata.csv", "check/issues.csv")),
+        lambda home: _read_stages(home / NOTED), noted=True,
     ),
     "issues": Parser((f"{RUN}/check/issues.csv",), lambda home: load_issues(home / RUN / "check")),
     "review, sample": Parser(("sample.csv",), lambda home: read_sample(home / "sample.csv")),

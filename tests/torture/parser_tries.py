@@ -46,6 +46,8 @@ def try_files(parser: Parser, home: Path, *, times: int) -> tuple[Counter[str], 
         finally:
             (home / name).write_bytes(whole[name])
         kind = outcome_of(error, names=_names_of(name, parser.files))
+        if kind == READ and parser.noted and content != whole[name]:
+            kind = f"{WRONG} read though it was changed"
         found[kind] += 1
         if kind.startswith(WRONG):
             examples.setdefault(kind, f"{name}: {content[:200]!r}: {str(error)[:300]}")
