@@ -217,6 +217,8 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     (["evaluate", "t.npz", "--out", "stage/sub"], "stage holds finished work: choose"),
     (["predict", "run", "a.png", "--patient-column", "b"], "are about --source"),
     (["similar", "run", "b.dcm", "--figure", "film.png"], "film.png is there, and is no figure"),
+    (["similar", "run", "b.dcm", "--figure", "own.svg"], "own.svg is there, and is no figure"),
+    (["data", "balance", "demo", "--figure", "own.svg"], "own.svg is there, and is no figure"),
     (["run", "quick", "--out", "x", "--set", "=3"], "--set =3: expected key=value"),
     (["run", "quick", "--out", "x", "--set", "foo.bar=3"], "foo: unknown section; expected one of"),
 ])  # fmt: skip
@@ -232,7 +234,7 @@ def test_words_that_clash_are_refused(
     (tmp_path / "stage").mkdir()
     for name in (
         "t.csv", "a.svg", "film.png", "done/receipt.json", "done/protocol.toml", "done/x.csv",
-        "other.csv", "other.csv.gz", "stage/receipt.json",
+        "other.csv", "other.csv.gz", "stage/receipt.json", "own.svg",
     ):  # fmt: skip
         (tmp_path / name).write_text("mine")
     monkeypatch.setattr("sys.argv", ["lucency", *words])

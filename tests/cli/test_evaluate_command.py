@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lucency.cli.app import app
+from lucency.core.written import RECEIPT
 
 LABELS = ("--labels", "chestxray14/Data_Entry_2017_v2020.csv")
 
@@ -73,6 +74,9 @@ def test_tables_may_go_to_the_folder_where_one_is_and_never_into_a_run(
 
 def test_a_run_without_predictions_of_one_of_its_networks_is_refused(at_work: Path, tmp_path: Path):
     run = Path(shutil.copytree("runs/demo", tmp_path / "run"))
+    (run / "predictions" / "test_convnext" / RECEIPT).unlink()
+    done = CliRunner().invoke(app, ["evaluate", str(run)])
+    assert "has no predictions of test_convnext: go on with lucency run" in str(done.exception)
     shutil.rmtree(run / "predictions" / "test_convnext")
     done = CliRunner().invoke(app, ["evaluate", str(run)])
     assert "has no predictions of test_convnext: go on with lucency run" in str(done.exception)

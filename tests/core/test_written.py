@@ -1,5 +1,6 @@
 """Tables that were changed after a stage wrote them, and files that are somebody else's."""
 
+import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +15,19 @@ import pytest
 from lucency.audit.shortcuts import load_audit_results
 from lucency.core import written
 from lucency.core.files import write_table
-from lucency.core.manifest import load_preparation, read_table
+from lucency.core.film_shards import CONTENT, SHARDS, SUMS, finish_shards, open_shards
+from lucency.core.manifest import load_preparation, load_prepared, read_table
 from lucency.core.plan import load_plan
 from lucency.core.predictions import load_predictions
 from lucency.core.saved_files import read_json, write_json
-from lucency.core.stage import produce
+from lucency.core.stage import RECEIPT, produce
 from lucency.core.tables import Audit, load_tables, save_tables, write_audit
 from lucency.core.written import WRITTEN, writing_into
 from lucency.explain.heatmap_results import load_heatmap_results
+from lucency.models.classifier import load_classifier
 from lucency.models.metadata import read_metadata
+from lucency.pipeline.film_inference import predict_disk, requested_films
+from lucency.pipeline.run_audit import audit_quality
 
 ROWS = pd.DataFrame({"image": ["a.png", "b.png", "c.png"], "score": [0.25, 0.5, 0.75]})
 
@@ -173,6 +178,35 @@ def test_what_a_run_holds_and_was_exchanged_for_other_whole_files_is_refused(
     file.write_bytes(change(file))
     with pytest.raises(ValueError, match=f"{file.name} was changed or replaced"):
         read(file)
+
+
+def test_films_of_another_run_are_refused(finished, tmp_path):
+    """Their checksums are right: shards, or the whole folder, were exchanged."""
+    run = Path(shutil.copytree(finished / "runs" / "demo", tmp_path / "run"))
+    other = Path(shutil.copytree(run / "prepared", tmp_path / "other"))
+    shards = open_shards(other / SHARDS, image=load_prepared(other).manifest.image, side=64)
+    index = np.array(shards.index)
+    index[[0, 1]] = index[[1, 0]]
+    receipts = [
+        {CONTENT: line.split()[0]} for line in (other / SHARDS / SUMS).read_text().splitlines()[:-1]
+    ]
+    finish_shards(other / SHARDS, index, receipts)
+    with pytest.raises(ValueError, match="shards was changed or replaced after it was written"):
+        load_prepared(other)
+    (other / WRITTEN).unlink()
+    load_prepared(other)
+    receipt = read_json(other / RECEIPT)
+    (other / RECEIPT).write_text(json.dumps({**receipt, "films": "0123456789abcdef"}))
+    shutil.rmtree(run / "prepared")
+    other.rename(run / "prepared")
+    classifier = load_classifier(run / "networks" / "test_resnet")
+    for act in (
+        lambda: audit_quality(run),
+        lambda: requested_films(run, [Path("00000001_000.png")], classifier),
+        lambda: predict_disk(run, [finished / "chestxray14" / "images"], name="test_resnet"),
+    ):
+        with pytest.raises(ValueError, match=r"does not hold the films that .* was made from"):
+            act()
 
 
 def test_what_failed_half_way_leaves_no_name_that_others_may_take(tmp_path):

@@ -193,6 +193,12 @@ def test_scores_are_what_python_makes_of_each_cell(tmp_path: Path):
         assert found == shares
 
 
+def test_digits_with_underscores_are_no_numbers(tmp_path: Path):
+    table = read(tmp_path, b"image,Mass\na,0_1\nb,0.5\n")
+    with pytest.raises(ValueError, match="line 2, Mass: found '0_1', expected a number"):
+        read_scores(table.file, findings=("Mass",))
+
+
 def test_a_cell_that_would_fill_the_memory_is_refused(tmp_path: Path):
     """An array of text is as wide as its longest cell, in every row: here 3.9 GiB."""
     file = tmp_path / "labels.csv"

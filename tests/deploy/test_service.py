@@ -516,6 +516,18 @@ def test_a_decoder_that_ended_while_it_waited_costs_no_film(
     asyncio.run(killed_and_used())
 
 
+def test_a_decoder_that_is_ended_as_it_starts_costs_its_film_alone() -> None:
+    async def go() -> None:
+        decoders = Decoders(("sh", "-c", "exit 1"), 20.0, SIDE, asyncio.Queue())
+        decoders.idle.put_nowait(None)
+        with pytest.raises(FilmError) as lost:
+            await decode_film(decoders, film_file())
+        assert lost.value.code == "film-decoder-ended"
+        assert decoders.idle.get_nowait() is None
+
+    asyncio.run(go())
+
+
 def test_a_decoder_that_ends_amid_a_long_answer_leaves_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

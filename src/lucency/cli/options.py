@@ -40,6 +40,11 @@ def check_figure(file: Path | None) -> Path | None:
     """Return an SVG file to write; ValueError as in `check_place`, and for another kind."""
     if file is not None and file.suffix.lower() != ".svg":
         raise ValueError(f"--figure {file}: expected a file name that ends in .svg")
+    if file is not None and file.is_file():
+        from lucency.report.rendering import is_drawn
+
+        if not is_drawn(file):
+            raise ValueError(f"--figure {file} is there, and is no figure: choose another name")
     return check_place(file)
 
 

@@ -28,7 +28,12 @@ from lucency.core.files import BYTES, write_table, write_whole
 from lucency.core.film_shards import SHARDS, FilmShards, open_shards
 from lucency.core.memory import says_out_of_memory
 from lucency.core.saved_files import ANEW, SavedFields, naming_damage, read_json
-from lucency.core.written import read_stage_fields, refuse_changed, refuse_changed_file
+from lucency.core.written import (
+    read_stage_fields,
+    refuse_changed,
+    refuse_changed_file,
+    refuse_other_shards,
+)
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -397,6 +402,7 @@ def load_prepared(folder: Path) -> Prepared:
     manifest, rejected = load_manifest(folder), ("image", "reason")
     preparation = load_preparation(folder)
     if (folder / SHARDS).is_dir():
+        refuse_other_shards(folder)
         pixels = open_shards(folder / SHARDS, image=manifest.image, side=preparation.size)
     else:  # of a run that was made before there were shards
         pixels = np.load(folder / "pixels.npy", mmap_mode="r")

@@ -23,15 +23,17 @@ from lucency.core.saved_files import (
 RECEIPT = "receipt.json"  # in the folder of a stage
 WRITTEN = "written.json"  # name -> fingerprint of a file's content, "" while it is written
 KINDS = (".csv", ".json", ".npy", ".npz", ".txt")  # of files that are noted; weights are not
+SUMS = "shards/SHA256SUMS"  # in a folder of films: what holds the checksums of its shards
 SEALED = (".csv", ".npy", ".npz")  # a folder without any of these has no note
 
 
 def note_written(folder: Path, *, besides: tuple[str, ...]) -> None:
     """State what tables and arrays of a folder hold, and texts beside them, but for some names.
 
-    What lies in folders below is not noted: shards of films have checksums of their own.
+    Of folders below nothing is noted but the checksums of films.
     """
     names = [file.name for file in folder.iterdir() if file.suffix in KINDS and file.is_file()]
+    names += [SUMS] if (folder / SUMS).is_file() else []
     if any(name.endswith(SEALED) for name in names):
         _note(folder, sorted({*names} - {*besides, WRITTEN}))
 
@@ -39,6 +41,16 @@ def note_written(folder: Path, *, besides: tuple[str, ...]) -> None:
 def refuse_changed(file: Path, content: bytes, *, remedy: str = ANEW) -> None:
     """Raise ValueError where a file's folder is a stage, and states another content of it."""
     _compare(file, lambda: fingerprint_content(content), remedy)
+
+
+def refuse_other_shards(folder: Path) -> None:
+    """Raise ValueError where the films of a stage are not those that it wrote."""
+    known = stated_of(folder).get(SUMS)
+    if known and known != fingerprint_file(folder / SUMS):
+        raise ValueError(
+            f"{(folder / SUMS).parent} was changed or replaced after it was written; delete "
+            f"{folder}, and its run makes it anew"
+        )
 
 
 def refuse_changed_file(file: Path, *, remedy: str = ANEW) -> None:

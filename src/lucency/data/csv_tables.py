@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -348,6 +349,8 @@ def clean_id(text: str) -> str:
 def parse_number(text: str) -> float:
     """Return a number, NaN for an empty cell."""
     try:
+        if "_" in text:  # which Python takes for nothing between digits
+            raise ValueError(text)
         return float("nan" if text.casefold() in MISSING else text)
     except ValueError:
         raise ValueError(f"found {text!r}, expected a number") from None
@@ -587,10 +590,10 @@ def _signed(cells: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
 
 def _scores_of(table: CsvTable, name: str) -> Float64[np.ndarray, " n"]:
     """Return a column's scores; those that are plain numbers at once."""
-    try:
-        plain = table.columns[name].astype(np.float64)
-    except ValueError:
-        plain = np.full(1, np.nan)
+    cells, plain = table.columns[name], np.full(1, np.nan)
+    with suppress(ValueError):
+        if not any("_" in cell for cell in cells.tolist()):
+            plain = cells.astype(np.float64)
     if np.isfinite(plain).all():
         return plain
     return table.parse_numbers(name, _parse_score).astype(np.float64)

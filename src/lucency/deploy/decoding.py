@@ -47,6 +47,9 @@ REASONS = {  # how the reasons of `lucency.data.images.decode` begin -> code
     "absurd size": "film-absurd-size",
     "a DICOM film: reading it needs": "dicom-unsupported",
 }
+UNANSWERED = (  # RuntimeError of a decoder that does not start, or was ended as it did
+    ConnectionError, asyncio.IncompleteReadError, LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 ENDED, SLOW = "film-decoder-ended", "film-decoder-slow"
 REFUSED_DICOM, OTHER = "dicom-refused", "film-unreadable"
 
@@ -155,7 +158,7 @@ async def _decoded(
         whole = True
     except TimeoutError:
         raise FilmError(SLOW, f"not decoded within {decoders.seconds:g} s") from None
-    except (ConnectionError, asyncio.IncompleteReadError, LookupError, TypeError, ValueError):
+    except UNANSWERED:
         raise FilmError(ENDED, "its decoder failed, or used up its memory or its time") from None
     finally:
         if process and not whole:

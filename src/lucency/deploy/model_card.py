@@ -34,7 +34,6 @@ from lucency.core.manifest import (
     listed,
     load_manifest,
     load_preparation,
-    load_prepared,
     read_table,
 )
 from lucency.core.plan import Plan, load_plan
@@ -54,7 +53,7 @@ from lucency.explain.heatmap_results import load_heatmap_results
 from lucency.explain.localization import GAME
 from lucency.models.metadata import read_metadata
 from lucency.pipeline.film_predictors import SNAPSHOT, Home, find_home
-from lucency.pipeline.run import EXTERNAL, Run, command_of, describe_network
+from lucency.pipeline.run import EXTERNAL, Run, command_of, describe_network, load_films
 
 NOTICE = "For research only, not a medical device."
 NOT_REPORTED = Markup("*not reported*")
@@ -317,7 +316,7 @@ def _balancing(protocol: Protocol) -> str:
 
 def _films(run: Run) -> Values:
     """Return the counts of films, patients and labels, by part."""
-    prepared = load_prepared(run.cache / "prepared")
+    prepared = load_films(run)
     films, folder = prepared.manifest, run.source / "manifest"
     plan = load_plan(run.out / "plan", films.image)
     apart = int(set_apart(films, choices=run.protocol.split).sum())

@@ -22,7 +22,7 @@ import pandas as pd
 from lucency.config.protocol import without_folders, without_places
 from lucency.config.sections import FROZEN
 from lucency.core.files import write_whole
-from lucency.core.manifest import Prepared, counted, listed, load_prepared
+from lucency.core.manifest import Prepared, counted, listed
 from lucency.core.plan import Plan, joined, load_plan
 from lucency.core.predictions import load_predictions
 from lucency.core.progress import progress, say
@@ -73,6 +73,7 @@ from lucency.pipeline.film_predictors import (
 from lucency.pipeline.run import (
     Run,
     kept,
+    load_films,
     network_inputs,
     open_run_folder,
     require_finished,
@@ -450,7 +451,7 @@ def require_parity(run: Run, classifier: Classifier, exported: OnnxNetwork) -> P
 @kept
 def _evaluated(run: Run) -> tuple[Prepared, Plan]:
     """Return the run's films, and its plan's originals of validation, then of test."""
-    films = load_prepared(run.cache / "prepared")
+    films = load_films(run)
     plan = load_plan(run.out / "plan", films.manifest.image)
     own = [plan.take((plan.part == part) & (plan.copy == 0)) for part in ("val", "test")]
     return films, joined(*own)

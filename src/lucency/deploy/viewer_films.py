@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from lucency.core.manifest import NO_FINDING, Prepared, load_prepared
+from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.progress import say
 from lucency.core.stage import RECEIPT, inputs_of
 from lucency.data.film_files import film_content, film_exists, why_no_film
@@ -38,7 +38,7 @@ from lucency.deploy.service import Service, prepared_films, resembling
 from lucency.explain.heatmap_results import read_heatmap_fields
 from lucency.explain.heatmaps import Heatmaps, MethodError, load_heatmaps
 from lucency.pipeline.library import Model
-from lucency.pipeline.run import Run, command_of, open_run_folder
+from lucency.pipeline.run import Run, command_of, load_films, open_run_folder
 from lucency.pipeline.similar_films import entry_of
 
 MOST_DROPPED = 50  # films that are kept in memory; the oldest go
@@ -96,7 +96,7 @@ def _open_run(model: Model, folder: Path) -> Viewer:
     place = run.cache / "prepared"
     if not (place / RECEIPT).is_file():
         raise ValueError(f"{folder} has no prepared films: go on with {command_of(folder)}")
-    prepared, fitted = load_prepared(place), model.predictor.home.fitted.get(model.name)
+    prepared, fitted = load_films(run), model.predictor.home.fitted.get(model.name)
     films = film_list.list_films(
         run,
         manifest=prepared.manifest,

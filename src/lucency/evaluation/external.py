@@ -127,7 +127,7 @@ def join_labels(
         if meant := get_close_matches(name.rpartition("_")[2], absent, n=1, cutoff=ALIKE):
             raise ValueError(f"{file}: column {name!r} is no finding; {meant[0]!r} is: rename it")
     if absent:
-        say(f"{file}: no column for {', '.join(absent)}")
+        say(f"{file}: no column for {listed(absent)}")
     if scores.left_out:
         say(f"{file}: left out, no finding of the labels: {listed(scores.left_out)}")
     column = [films.findings.index(name) for name in scores.findings]
@@ -305,9 +305,7 @@ def _named(entries: Sequence[Located]) -> list[Predictions]:
                 for one, name in zip(several, names, strict=True)
             ]
         if twice := [place for place, times in Counter(places).items() if times > 1]:
-            raise ValueError(
-                f"{'/'.join(twice[0])} is there twice; expected each file and run once"
-            )
+            raise ValueError(f"{Path(*twice[0])} is there twice; expected each file and run once")
         depth = [d + (name in shared) for d, name in zip(depth, names, strict=True)]
 
 

@@ -46,7 +46,13 @@ from lucency.pipeline.film_predictors import (
     of_classifier,
     open_predictor,
 )
-from lucency.pipeline.run import command_of, network_inputs, open_run_folder
+from lucency.pipeline.run import (
+    command_of,
+    load_films,
+    network_inputs,
+    open_run_folder,
+    refuse_other_films,
+)
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
@@ -125,7 +131,11 @@ def _predicted(
 def _known_films(predictor: FilmPredictor) -> Prepared | None:
     """Return the prepared films of the run, None where they are not there."""
     place = predictor.home.images
-    films = load_prepared(place) if place and (place / RECEIPT).is_file() else None
+    if not place or not (place / RECEIPT).is_file():
+        return None
+    for network in predictor.home.networks.values():
+        refuse_other_films(place, stage=network)
+    films = load_prepared(place)
     return films if films and films.preparation == predictor.preparation else None
 
 
@@ -303,11 +313,11 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
     """
     names = [str(film) for film in films if not _is_there(film)]
     if len(names) == len(films) and (folder / "protocol.toml").is_file():
-        place = open_run_folder(folder).cache / "prepared"
-        if not (place / RECEIPT).is_file():
+        run = open_run_folder(folder)
+        if not (run.cache / "prepared" / RECEIPT).is_file():
             raise ValueError(f"{folder} has no prepared films: go on with {command_of(folder)}")
         _refuse_many(names)
-        return _films_of(load_prepared(place), names)
+        return _films_of(load_films(run), names)
     if names:
         raise ValueError(
             f"{names[0]}: {why_no_film(names[0])}; expected films, folders, or films of the run"

@@ -31,7 +31,7 @@ from lucency.config.protocol import (
 from lucency.config.sections import External, Source
 from lucency.core.files import NEW, make_folders, write_whole
 from lucency.core.locks import LOCK, locked
-from lucency.core.manifest import Prepared, counted, read_table
+from lucency.core.manifest import Prepared, counted, load_prepared, read_table
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
@@ -514,6 +514,23 @@ def open_run_folder(folder: Path) -> Run:
     every = members(open_run(read_protocol(whole), out=variants.parent)).values()
     found = [one for one in every if one.out == folder.resolve()]
     return found[0] if found else open_run(protocol, out=folder)
+
+
+def load_films(run: Run) -> Prepared:
+    """Return the prepared films of a run; ValueError for those of another."""
+    place = run.cache / "prepared"
+    refuse_other_films(place, stage=run.out / "split")
+    return load_prepared(place)
+
+
+def refuse_other_films(place: Path, *, stage: Path) -> None:
+    """Raise ValueError where a stage of a run was made from other prepared films."""
+    known = (inputs_of(stage) or {}).get("prepared")
+    if known and known != fingerprint_of(place):
+        raise ValueError(
+            f"{place} does not hold the films that {stage} was made from: bring that folder back, "
+            "or delete it, and the run makes it anew"
+        )
 
 
 def read_kept(folder: Path) -> Protocol:

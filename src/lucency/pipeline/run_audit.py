@@ -22,7 +22,6 @@ from lucency.core.files import BYTES, csv_text, write_array
 from lucency.core.manifest import (
     NO_FINDING,
     counted,
-    load_prepared,
     name_patients,
     read_table,
 )
@@ -46,6 +45,7 @@ from lucency.pipeline.heatmap_stage import explain_network
 from lucency.pipeline.run import (
     Run,
     kept,
+    load_films,
     open_run,
     open_run_folder,
     require_finished,
@@ -230,7 +230,7 @@ def audit_quality(folder: Path) -> Audit:
     """
     run = open_run_folder(folder)
     _require_prepared(run.cache)
-    films = load_prepared(run.cache / "prepared")
+    films = load_films(run)
     with progress("Inspecting films", unit="films") as advance:
         measured = inspect(films, progress=advance)
     table = quality_table(measured)

@@ -28,7 +28,6 @@ from lucency.pipeline.run import Run, command_of, open_run_folder, require_finis
 from lucency.pipeline.stages import predictions, prepared, trained
 
 PATIENTS = ("others", "all")
-FIRST = 1000  # bytes of a file
 LINE = "{:4d}  {similarity:.3f}  {image}  patient {patient}  {findings}"
 
 
@@ -203,19 +202,13 @@ def _left_out(resemblance: Resemblance, query: int) -> str | int | None:
 
 
 def check_kind(file: Path) -> None:
-    """Raise ValueError unless `draw_similar` can draw to a file of this name, and to no film."""
+    """Raise ValueError unless `draw_similar` can draw to a file of this name, and over no other."""
+    from lucency.report.rendering import is_drawn
+
     if file.suffix.lower() not in (".svg", ".png"):
         raise ValueError(f"--figure {file}: expected a file name that ends in .svg or .png")
-    if file.is_file() and file.suffix.lower() == ".png" and not _is_figure(file):
+    if file.is_file() and not is_drawn(file):
         raise ValueError(f"--figure {file} is there, and is no figure: choose another name")
-
-
-def _is_figure(file: Path) -> bool:
-    """Return whether a picture is one that the program drew: its first bytes say so."""
-    from lucency.report.rendering import DRAWN_BY
-
-    with file.open("rb") as content:
-        return "\0".join(DRAWN_BY).encode() in content.read(FIRST)
 
 
 def similar_to(resemblance: Resemblance, query: int) -> list[dict[str, Any]]:

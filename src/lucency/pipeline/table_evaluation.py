@@ -12,7 +12,7 @@ from lucency.core.files import write_table
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions, why_no_predictions
 from lucency.core.tables import refuse_label_file, refuse_same_files
-from lucency.core.written import refuse_others, writing_into
+from lucency.core.written import RECEIPT, refuse_others, writing_into
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
@@ -74,7 +74,8 @@ def _require_predictions(several: Sequence[Path]) -> None:
     """Raise ValueError, with the command that goes on, for a run that has not predicted all yet."""
     for one in (one for one in several if (one / "protocol.toml").is_file()):
         networks = [network.name for network in read_kept(one).network]
-        lost = [name for name in networks if not _predictions(one, name).is_file()]
+        files = {name: _predictions(one, name) for name in networks}
+        lost = [name for name, file in files.items() if not file.with_name(RECEIPT).is_file()]
         if networks and lost == networks:
             raise ValueError(f"{one} has no predictions yet: go on with {command_of(one)}")
         if lost:

@@ -43,6 +43,8 @@ PACKAGES = (
 )  # fmt: skip
 NOTICE = "For research only, not a medical device."
 BESIDE = (r"bias \+[.\d]+", r"[.\d]+ by chance", "no interval")  # the first that a note holds
+STANDALONE = '<svg style="background:white;font-family:sans-serif" '
+FIRST = 1000  # bytes of a file
 DRAWN_BY = ("Software", f"Lucency. {NOTICE}")  # a PNG's text, from its first bytes on
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 NO_NAME = re.compile(r"[^\w.+-]+")  # not allowed in the name of a file
@@ -163,8 +165,14 @@ def svg(figure: Figure, *, name: str, title: str) -> Markup:
 
 def standalone_svg(drawing: str) -> str:
     """Return a figure of `svg` as a file of its own, on a white background."""
-    style = '<svg style="background:white;font-family:sans-serif" '
-    return str(drawing).replace("<svg ", style, 1)
+    return str(drawing).replace("<svg ", STANDALONE, 1)
+
+
+def is_drawn(file: Path) -> bool:
+    """Return whether a file is an SVG or a PNG that the program drew: its first bytes say so."""
+    with file.open("rb") as content:
+        first = content.read(FIRST)
+    return first.startswith(STANDALONE.encode()) or "\0".join(DRAWN_BY).encode() in first
 
 
 def png(figure: Figure) -> bytes:
