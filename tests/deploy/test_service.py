@@ -32,7 +32,7 @@ from lucency.core.manifest import Preparation
 from lucency.core.tables import fitting_films
 from lucency.data.dicom import decode_dicom
 from lucency.data.preprocess import prepare_film
-from lucency.deploy import decoding, service, start
+from lucency.deploy import decoding, guard, service, start
 from lucency.deploy.batching import Admission, Batches, NamedFilm, predict_film, run_batches
 from lucency.deploy.decoding import (
     Decoders,
@@ -456,6 +456,17 @@ def test_a_decoder_within_its_limits_takes_the_largest_films(large: bytes) -> No
         await stop_decoders(decoders)
 
     asyncio.run(go())
+
+
+def test_memory_is_handed_back_after_large_bodies_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[int]()
+    monkeypatch.setattr(guard, "hand_back_memory", lambda: calls.append(1))
+    for size, called in ((1_000, 0), (guard.KEPT + 1, 1)):
+        headers = {"content-type": "image/png"}
+        assert client.post("/v1/predict", content=bytes(size), headers=headers).status_code == 422
+        assert len(calls) == called
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc, of Linux")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lucency.deploy.guard import ServiceSettings
 from served import Reply, ask, parsed, request_bytes, running_service, served_model
 from torture import try_connections, try_requests, try_soak
 from torture.drawn_requests import Drawn, fault_of, send_drawn, service_requests
@@ -84,9 +85,18 @@ def test_a_short_soak_has_right_answers_and_sees_wrong_ones(
         wrong = films[0]._replace(probability=films[1].probability)
         assert asyncio.run(try_soak.outcome_of(service, wrong)) == "wrong"
         assert_service_is_measured(service)
+        assert_large_body_is_handed_back(service, films[0].content)
     assert {one.outcome for one in load.timed} <= {"right", try_soak.KILLED}
     assert try_soak.decoder_tally(load).held == try_soak.decoder_tally(load).tried > 0
     assert len(load.memory) >= 3
+
+
+def assert_large_body_is_handed_back(service: Served, film: bytes) -> None:
+    """Of what several copies of it took, no more than one is kept."""
+    before, largest = try_soak.resident(service.pid), ServiceSettings.body_bytes
+    for content, status in ((bytes(largest), 422), (film, 200)):
+        assert answered(service, request(service, "/v1/predict", body=content)).status == status
+    assert try_soak.resident(service.pid) < before + 1.5 * largest
 
 
 def assert_service_is_measured(service: Served) -> None:

@@ -20,6 +20,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lucency.core.parallel import hand_back_memory
 from lucency.deploy.problems import Problem, problem_response
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -97,6 +98,9 @@ class ServiceSettings:
         return f"lucency_token_{self.port}"
 
 
+KEPT = 32 << 20  # bytes of a body, whose memory is kept for the next
+
+
 class BodyTally(NamedTuple):
     """The bytes of bodies that are held now, in a list of one."""
 
@@ -138,6 +142,8 @@ def guarded(
             await (refused or app)(scope, limited, answer)
         finally:
             tally.held[0] -= one.received
+            if one.received > KEPT:
+                hand_back_memory()
             observe(scope, one.status, time.perf_counter() - one.started)
 
     return handle
