@@ -41,10 +41,9 @@ def check_figure(file: Path | None) -> Path | None:
     if file is not None and file.suffix.lower() != ".svg":
         raise ValueError(f"--figure {file}: expected a file name that ends in .svg")
     if file is not None and file.is_file():
-        from lucency.report.rendering import is_drawn
+        from lucency.report.rendering import refuse_other_picture
 
-        if not is_drawn(file):
-            raise ValueError(f"--figure {file} is there, and is no figure: choose another name")
+        refuse_other_picture(file)
     return check_place(file)
 
 

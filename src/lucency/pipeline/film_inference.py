@@ -136,7 +136,7 @@ def _known_films(predictor: FilmPredictor) -> Prepared | None:
     for network in predictor.home.networks.values():
         refuse_other_films(place, stage=network)
     films = load_prepared(place)
-    return films if films and films.preparation == predictor.preparation else None
+    return films if films.preparation == predictor.preparation else None
 
 
 def predict_files(

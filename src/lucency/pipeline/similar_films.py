@@ -203,12 +203,12 @@ def _left_out(resemblance: Resemblance, query: int) -> str | int | None:
 
 def check_kind(file: Path) -> None:
     """Raise ValueError unless `draw_similar` can draw to a file of this name, and over no other."""
-    from lucency.report.rendering import is_drawn
-
     if file.suffix.lower() not in (".svg", ".png"):
         raise ValueError(f"--figure {file}: expected a file name that ends in .svg or .png")
-    if file.is_file() and not is_drawn(file):
-        raise ValueError(f"--figure {file} is there, and is no figure: choose another name")
+    if file.is_file():
+        from lucency.report.rendering import refuse_other_picture
+
+        refuse_other_picture(file)
 
 
 def similar_to(resemblance: Resemblance, query: int) -> list[dict[str, Any]]:

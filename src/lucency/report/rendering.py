@@ -168,11 +168,12 @@ def standalone_svg(drawing: str) -> str:
     return str(drawing).replace("<svg ", STANDALONE, 1)
 
 
-def is_drawn(file: Path) -> bool:
-    """Return whether a file is an SVG or a PNG that the program drew: its first bytes say so."""
+def refuse_other_picture(file: Path) -> None:
+    """Raise ValueError unless a file is an SVG or a PNG that the program drew, by its beginning."""
     with file.open("rb") as content:
         first = content.read(FIRST)
-    return first.startswith(STANDALONE.encode()) or "\0".join(DRAWN_BY).encode() in first
+    if not (first.startswith(STANDALONE.encode()) or "\0".join(DRAWN_BY).encode() in first):
+        raise ValueError(f"--figure {file} is there, and is no figure: choose another name")
 
 
 def png(figure: Figure) -> bytes:
