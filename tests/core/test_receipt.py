@@ -240,6 +240,25 @@ def test_other_ranks_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert found == [out]
 
 
+def test_work_that_is_finished_while_it_is_looked_for_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, whole = tmp_path / "out", produce(tmp_path / "whole", inputs=INPUTS, write=writes("done"))
+
+    def comes_after(look: Callable[[Path], Any], absent: Callable[[], Any]) -> Callable[..., Any]:
+        def looks(path: Path) -> Any:
+            if not whole.is_dir():
+                return look(path)
+            whole.rename(out)
+            return absent()
+
+        return looks
+
+    monkeypatch.setattr(Path, "exists", comes_after(Path.exists, lambda: False))
+    monkeypatch.setattr(Path, "iterdir", comes_after(Path.iterdir, lambda: iter(())))
+    assert is_complete(out, inputs=INPUTS)
+
+
 def test_fingerprints_name_inputs_folders_and_files(tmp_path: Path):
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1})
     out = produce(tmp_path / "out", inputs=INPUTS, write=writes("done"))

@@ -125,8 +125,9 @@ def _finish(folder: Path, out: Path, *, inputs: Inputs) -> None:
 def is_complete(out: Path, *, inputs: Inputs) -> bool:
     """Say whether `out` holds the finished work of `inputs`; other finished work is refused."""
     file = out / RECEIPT
+    holds_something = _holds_something(out)  # looked at first: a folder comes with its receipt
     if not file.exists():
-        if out.exists() and any(out.iterdir()):
+        if holds_something:
             raise ValueError(
                 f"{out} has no receipt, so it is not whole, or was not made by this program: "
                 "choose another place; an unfinished run's may be deleted"
@@ -134,6 +135,13 @@ def is_complete(out: Path, *, inputs: Inputs) -> bool:
         return False
     _refuse_difference(out, read_json(file), inputs)
     return True
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except FileNotFoundError:
+        return False
 
 
 def discard_outdated(out: Path, *, inputs: Inputs) -> None:
