@@ -154,6 +154,10 @@ MISTAKES = {
     "labels in place of predictions": f"evaluate {LABELS} --labels {LABELS}",
     "labels in place of predictions of two versions": "audit versions chestxray14/truth.csv "
     f"{LABELS} --predictions {LABELS}",
+    "segmentation of no heat maps": "results runs/demo film.dcm --out results-of-none "
+    "--method none --segmentation FRACTIONAL",
+    "finding in two spellings": "data describe two-spellings.csv",
+    "image without a name": "data describe nameless.csv",
     "scale of a run's predictions": "evaluate runs/demo --scale percent",
     "scale of a run's checks": "check runs/demo --scale percent",
     "scale of no table": f"audit versions {LABELS} {LABELS} --scale logit",
@@ -172,6 +176,7 @@ MISTAKES = {
     "decimal comma or thousands": f"evaluate comma.csv --labels {LABELS}",
     "column of images of another name": "evaluate scores.csv --labels other-columns.csv",
     "ensemble without validation films": f"ensemble mine.csv theirs.csv --labels {LABELS}",
+    "errors of an unknown finding": "audit review runs/demo --errors odd-errors.csv --out drawn",
     "errors of a run's folder": "audit errors runs/demo",
     "radiologists' labels that are none": f"audit labels --labels {LABELS} --expert films",
     "lists without labels": "check --train train.txt --test test.txt",
@@ -293,6 +298,11 @@ def write_labels(place: Path) -> None:
     table.to_csv(place / "one-class.csv", index=False)
     table.drop(columns="patient").to_csv(place / "no-patients.csv", index=False)
     table.rename(columns={"image": "picture"}).to_csv(place / "other-columns.csv", index=False)
+    table.assign(**{FEW[0].upper(): 1}).to_csv(place / "two-spellings.csv", index=False)
+    nameless = table.assign(image=["", *table["image"][1:]])
+    nameless.to_csv(place / "nameless.csv", index=False)
+    odd = {"finding": ["Hernya"], "direction": ["missing"], "image": table["image"][:1]}
+    pd.DataFrame(odd).to_csv(place / "odd-errors.csv", index=False)
     first = {**labels.iloc[0], "Finding Labels": "Effusion|Hernya"}
     pd.DataFrame([first, *labels.iloc[1:].to_dict("records")]).to_csv(
         place / "misspelt.csv", index=False

@@ -259,6 +259,28 @@ def test_work_that_is_finished_while_it_is_looked_for_is_found(
     assert is_complete(out, inputs=INPUTS)
 
 
+@pytest.mark.parametrize("name", ["half", "below/rest"])
+@pytest.mark.parametrize("is_left", [True, False])
+def test_of_an_answer_every_file_must_be_as_it_was_written(
+    tmp_path: Path, name: str, is_left: bool
+):
+    def write(folder: Path) -> None:
+        (folder / "half").write_text("first half")
+        (folder / "below").mkdir()
+        (folder / "below" / "rest").write_text("second half")
+
+    out = tmp_path / "out"
+    produce(out, inputs=INPUTS, write=write, answer=True)
+    (out / "of mine").write_text("kept")
+    assert produce(out, inputs=INPUTS, write=never, answer=True) == out
+    (out / name).unlink()
+    if is_left:
+        (out / name).touch()
+    found = "was changed after it was written" if is_left else "is absent"
+    with pytest.raises(ValueError, match=f"{name} {found}: delete {out}, "):
+        produce(out, inputs=INPUTS, write=never, answer=True)
+
+
 def test_fingerprints_name_inputs_folders_and_files(tmp_path: Path):
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1})
     out = produce(tmp_path / "out", inputs=INPUTS, write=writes("done"))

@@ -3,6 +3,7 @@
 import errno
 import gc
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def test_fields_that_were_changed_are_refused_until_their_checksum_is_taken_out(
     del swapped["checksum"]
     file.write_text(json.dumps(swapped))
     assert read_json(file)["findings"] == ["Edema", "Mass"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "receipt.json")
+    with pytest.raises(ValueError, match=r"receipt\.json is no file; expected it whole"):
+        read_json(tmp_path / "receipt.json")
 
 
 def test_numbers_that_other_programs_do_not_read_are_not_written(tmp_path: Path):

@@ -1,5 +1,6 @@
 """The balanced data set on disk: what another program reads there is what the plan says."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,16 @@ def test_a_second_call_does_nothing_and_another_plan_is_refused(root: Path, bala
     with pytest.raises(ValueError, match="was made from other inputs"):
         write_balanced(other, out=folder)
     assert times(folder) == before
+
+
+def test_an_emptied_film_is_named(tmp_path: Path, root: Path, balanced: Balanced):
+    _, folder = balanced("ml-ros")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    film = min((copy / "images").iterdir())
+    film.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{film.name} was changed after it was written"):
+        write_balanced(run_of(root, method="ml-ros"), out=copy)
 
 
 def test_a_written_data_set_is_a_source_of_films_again(root: Path, balanced: Balanced):

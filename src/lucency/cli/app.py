@@ -274,10 +274,19 @@ def _failed(line: str) -> int:
     if line:
         from lucency.core.stores import without_credentials
 
-        shown = printable(without_credentials(" ".join(line.split())))
+        shown = printable(without_credentials(_in_one_line(line)))
         with suppress(OSError):  # where standard error takes no more, the status says it
             typer.echo(f"lucency: {who}{shortened(shown, most=LONGEST)}", err=True)
     return 2
+
+
+def _in_one_line(text: str) -> str:
+    """Return lines as one; blanks and tabs within a line stay, as names hold such.
+
+    >>> _in_one_line("a  film.png:\\n  expected a picture\\n")
+    'a  film.png: expected a picture'
+    """
+    return " ".join(filter(None, map(str.strip, text.splitlines())))
 
 
 def _rank_where_stated() -> int:

@@ -77,6 +77,8 @@ def results(
     )
     from lucency.pipeline.library import load
 
+    if method == "none" and segmentation != "BINARY":
+        raise ValueError(f"--segmentation {segmentation} is of heat maps: leave --method none out")
     refuse_run(out)
     need_highdicom()
     loaded = load(model, model=name)

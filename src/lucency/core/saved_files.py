@@ -123,8 +123,10 @@ def read_json(file: Path, *, remedy: str = ANEW) -> dict[str, Any]:
     """Return the object that a JSON file holds; an empty file is damaged too.
 
     Its checksum is compared where it has one, and left out. Raises ValueError for a file that is
-    damaged or was changed, and OSError for one that the system does not read.
+    damaged, was changed or is no file, and OSError for one that the system does not read.
     """
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is no file; {remedy}")
     with naming_damage(file, kinds=JSON_DAMAGE, remedy=remedy):
         held = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(held, dict):

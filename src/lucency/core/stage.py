@@ -35,7 +35,7 @@ from lucency.core.memory import check_room
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 from lucency.core.saved_files import read_json
-from lucency.core.written import RECEIPT, WRITTEN, note_written
+from lucency.core.written import RECEIPT, WRITTEN, note_written, refuse_damaged
 
 Inputs = Mapping[str, object]
 NOTE = "inputs.json"
@@ -44,26 +44,35 @@ SILENT_SECONDS = 60.0  # how long a process waits for the first before it says s
 
 
 def produce(
-    out: Path, *, inputs: Inputs, write: Callable[[Path], None], may_change: tuple[str, ...] = ()
+    out: Path,
+    *,
+    inputs: Inputs,
+    write: Callable[[Path], None],
+    may_change: tuple[str, ...] = (),
+    answer: bool = False,
 ) -> Path:
     """Return `out`, complete: as it is when its receipt fits, else made by `write(partial)`.
 
     `write` finds in the partial folder what an earlier, killed call with the same inputs left;
-    of those inputs, `may_change` names what it can cope with when they are others now.
-    Raises ValueError when `out` was made from other inputs or is being made by another process.
+    of those inputs, `may_change` names what it can cope with when they are others now. Of an
+    `answer`, which no other stage reads, every file is looked at when the receipt fits.
+    Raises ValueError when `out` was made from other inputs or is being made by another process,
+    and for an answer of which a file is absent or was changed.
     """
     if is_complete(out, inputs=inputs):
+        if answer:
+            refuse_damaged(out)
         return out
     if rank() > 0:
         return _wait(out, inputs)
-    with partial_folder(out, inputs=inputs, may_change=may_change) as folder:
+    with partial_folder(out, inputs=inputs, may_change=may_change, answer=answer) as folder:
         write(folder)
     return out
 
 
 @contextmanager
 def partial_folder(
-    out: Path, *, inputs: Inputs, may_change: tuple[str, ...] = ()
+    out: Path, *, inputs: Inputs, may_change: tuple[str, ...] = (), answer: bool = False
 ) -> Iterator[Path]:
     """Lend `out`.partial to write in; on success add the receipt and rename it to `out`.
 
@@ -77,11 +86,11 @@ def partial_folder(
     with no_leftovers(folder.parent, notes=()):
         make_folders(folder.parent)
         with locked(folder), no_leftovers(folder, notes=(NOTE,)):
-            yield from _lend(folder, out, inputs=inputs, may_change=may_change)
+            yield from _lend(folder, out, inputs=inputs, may_change=may_change, answer=answer)
 
 
 def _lend(
-    folder: Path, out: Path, *, inputs: Inputs, may_change: tuple[str, ...]
+    folder: Path, out: Path, *, inputs: Inputs, may_change: tuple[str, ...], answer: bool
 ) -> Iterator[Path]:
     """Lend the folder, whose lock is held."""
     if (out / RECEIPT).exists():
@@ -103,7 +112,7 @@ def _lend(
         refuse_full_disk(error, Path(os.fsdecode(written)) if named else folder)
         raise
     flush_tree(folder)  # before the receipt, which says that all is there
-    note_written(folder, besides=(RECEIPT, NOTE))
+    note_written(folder, besides=(RECEIPT, NOTE), every=answer)
     write_whole(folder / RECEIPT, _text(inputs))
     note.unlink()
     _finish(folder, out, inputs=inputs)

@@ -27,11 +27,16 @@ SUMS = "shards/SHA256SUMS"  # in a folder of films: what holds the checksums of 
 SEALED = (".csv", ".npy", ".npz")  # a folder without any of these has no note
 
 
-def note_written(folder: Path, *, besides: tuple[str, ...]) -> None:
+def note_written(folder: Path, *, besides: tuple[str, ...], every: bool = False) -> None:
     """State what tables and arrays of a folder hold, and texts beside them, but for some names.
 
-    Of folders below nothing is noted but the checksums of films.
+    Of folders below nothing is noted but the checksums of films; with `every` all files are.
     """
+    if every:
+        files = (file for file in folder.rglob("*") if file.is_file())
+        names = {file.relative_to(folder).as_posix() for file in files}
+        _note(folder, sorted(names - {*besides, WRITTEN}))
+        return
     names = [file.name for file in folder.iterdir() if file.suffix in KINDS and file.is_file()]
     names += [SUMS] if (folder / SUMS).is_file() else []
     if any(name.endswith(SEALED) for name in names):
@@ -41,6 +46,17 @@ def note_written(folder: Path, *, besides: tuple[str, ...]) -> None:
 def refuse_changed(file: Path, content: bytes, *, remedy: str = ANEW) -> None:
     """Raise ValueError where a file's folder is a stage, and states another content of it."""
     _compare(file, lambda: fingerprint_content(content), remedy)
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Raise ValueError where a file that a folder states is absent, or was changed."""
+    for name, known in stated_of(folder).items():
+        file = folder / name
+        if not file.is_file() or known != fingerprint_file(file):
+            found = "was changed after it was written" if file.exists() else "is absent"
+            raise ValueError(
+                f"{file} {found}: delete {folder}, then the same command makes it anew"
+            )
 
 
 def refuse_other_shards(folder: Path) -> None:

@@ -8,7 +8,6 @@ Readers never filter: a row of the file is a row of the manifest. Labels are rea
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,8 +35,6 @@ from lucency.core.manifest import (
 from lucency.core.progress import say
 from lucency.data.csv_tables import (
     MISSING,
-    NAMELESS,
-    USUAL,
     CsvTable,
     clean_id,
     columns_meant,
@@ -48,6 +45,14 @@ from lucency.data.csv_tables import (
     read_csv,
     read_names,
 )
+from lucency.data.finding_columns import (
+    LABEL_COLUMN,
+    UNCERTAIN,
+    finding_columns,
+    is_manifest,
+    label_code,
+    say_left_out,
+)
 from lucency.data.images import locate_films
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -55,7 +60,6 @@ BOX_FILE, TRUTH_FILE = "BBox_List_2017.csv", "truth.csv"
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 BOX_FRAME = 1024  # boxes are in pixels of the published 1024 x 1024 films
 LABELS = (*FINDINGS, NO_FINDING)
-LABEL_COLUMN = "Finding Labels"
 REQUIRED = ("Image Index", LABEL_COLUMN, "Patient ID")
 FOLLOW_UP = "Follow-up #"
 UNPUBLISHED = "not a published version"
@@ -63,11 +67,8 @@ PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 SHORTENED = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")  # by a spreadsheet: 1.23E+11
 LED_BY_ZEROS = re.compile(r"[+-]?0[0-9]")
 DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212_", "-"))
-UNCERTAIN = -1  # as CheXpert's labels have it
 Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a protocol has them
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
-ANSWERS = {"yes", "positive", "present", "wahr", "ja", "vrai", "oui", "+"}  # in small letters
-MOSTLY = 0.5  # share of stated cells of 0 or 1 from which a column is meant as a finding's
 UNKNOWN = {  # in tables: words, and errors of spreadsheets
     "-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing", "anonymous", "anonymized",
     "anonymised", "#ref!", "#value!", "#name?", "#num!", "#null!", "#div/0!",
@@ -77,11 +78,6 @@ AGE = re.compile(
     r"(>=?|\u2265)?\s*(-?[0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",
     re.IGNORECASE,
 )
-NEVER_FINDINGS = {  # plain names
-    *(name for usual in USUAL.values() for name in usual),
-    "patientid", "followup", "width", "height", "reader", "readerid", "rater", "fold",
-    "nofinding",  # which follows from the findings
-}  # fmt: skip
 RESERVED_FACTS = {"image", "patient", "path", PATIENT_ID}  # columns of a manifest with other uses
 
 
@@ -108,9 +104,9 @@ def read_labels(file: Path) -> Labels:
     if LABEL_COLUMN in table.columns:
         label = _parse_labels(table)[:, : len(FINDINGS)]
         return Labels(findings=FINDINGS, label=label, left_out=())
-    findings = _findings(table)
+    findings = finding_columns(table)
     label, _ = _stated(table, dict(zip(findings, findings, strict=True)))
-    _say_left_out(table, findings, named=())
+    say_left_out(table, findings, named=())
     return Labels(
         findings=findings,
         label=label,
@@ -131,14 +127,14 @@ def read_labelled(
     if LABEL_COLUMN in table.columns:
         _refuse_named(file, named, own={"image": "Image Index", "patient": "Patient ID"})
         return _films_of_nih(table, root=file.parent, findings=FINDINGS)
-    findings = _findings(table)
-    if _is_manifest(file):
+    findings = finding_columns(table)
+    if is_manifest(file):
         _refuse_named(file, named, own={"image": "image", "patient": "patient"})
         return load_manifest(file.parent)
     films = films_of_table(
         table, findings=findings, image_column=image_column, patient_column=patient_column
     )
-    _say_left_out(table, findings, named=(image_column, patient_column))
+    say_left_out(table, findings, named=(image_column, patient_column))
     return films
 
 
@@ -314,7 +310,7 @@ def _parse_tokens(text: str) -> list[int]:
 
 def _parse_stated(text: str) -> float:
     """Return 0, 1, UNCERTAIN or, for an empty cell, NaN."""
-    code = _code(text)
+    code = label_code(text)
     if code not in (0, 1, UNCERTAIN) and not np.isnan(code):
         advice = "" if np.isfinite(code) else "write 1 and 0 for words and signs, and "
         raise ValueError(
@@ -322,17 +318,6 @@ def _parse_stated(text: str) -> float:
             "empty where it is not known"
         )
     return code
-
-
-def _code(text: str) -> float:
-    """Return the number that a label is, NaN for an empty cell, infinity for other text."""
-    word = text.casefold()
-    if word in ("true", "false"):
-        return float(word == "true")
-    try:
-        return parse_number(text.replace(",", "."))
-    except ValueError:
-        return np.inf
 
 
 def _parse_years(text: str) -> float:
@@ -376,13 +361,22 @@ def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
 
 
 def _refuse_repeated(table: CsvTable, column: str = "") -> None:
-    """Raise ValueError where an image is listed twice; without a column, that of images if any."""
+    """Raise ValueError where an image has no name, or is listed twice.
+
+    Without a column that of images is meant, if there is one.
+    """
     if not column and ("image" in table.columns or len(columns_meant(table, "image")) == 1):
         column = find_columns(table, optional=("image",))["image"]
     if not column:
         say(f"{table.file}: no column of image names is evident: repeated films are not seen")
         return
     row, names = pd.factorize(table.columns[column].astype(object))
+    if (nameless := np.flatnonzero(names == "")).size:
+        line = table.line[np.argmax(row == nameless[0])]
+        raise ValueError(
+            f"{table.file}, line {line}: found no name of an image in column {column!r}; expected "
+            "one in each row: remove rows without"
+        )
     count = np.bincount(row)
     if (again := np.flatnonzero(count > 1)).size:
         line = table.line[np.flatnonzero(row == again[0])[1]]
@@ -426,7 +420,7 @@ def _refuse_contradiction(table: CsvTable, where: Mapping[str, str], label: np.n
     if not normal:
         return
     findings = [plain_name(name) not in ("nofinding", NOT_A_PATHOLOGY) for name in where]
-    without = table.parse(normal, _code) == 1
+    without = table.parse(normal, label_code) == 1
     both = (label == 1) & np.array(findings) & without[:, None]
     if both.any():
         row, place = np.argwhere(both)[0]
@@ -567,105 +561,6 @@ def _number_patient(name: str) -> int:
     if name[0].isdigit() and PLAIN_NUMBER.fullmatch(number):
         return int(number)
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
-
-
-def _is_manifest(file: Path) -> bool:
-    return file.name == "manifest.csv" and file.with_name("manifest.json").is_file()
-
-
-def _findings(table: CsvTable) -> tuple[str, ...]:
-    """Return what the manifest beside the table names, or the columns of 0, 1 and empty cells.
-
-    A column where most stated cells are 0 or 1, or all are 0, 1 or -1, is meant as one, and its odd
-    cells are refused later.
-    """
-    file, columns = table.file, table.columns
-    if _is_manifest(file):
-        findings = _named(file.with_name("manifest.json"))
-        if absent := [name for name in findings if name not in columns]:
-            raise ValueError(
-                f"{file}: no column {absent[0]!r}, which manifest.json names as finding"
-            )
-    else:
-        findings = tuple(name for name in columns if _is_finding(table, name))
-        _name_answers(table, findings)
-    if not findings:
-        raise ValueError(
-            f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
-            "column of 0, 1 and empty cells for each finding"
-        )
-    return findings
-
-
-def _name_answers(table: CsvTable, findings: tuple[str, ...]) -> None:
-    """Report columns whose cells mean labels in words; ValueError where there are no findings."""
-    first = {name: _first_answer(table, name) for name in table.columns if name not in findings}
-    worded = [name for name, found in first.items() if found]
-    if not worded:
-        return
-    meant = "is a finding" if len(worded) == 1 else "are findings"
-    line = f"{first[worded[0]]}, no label: write 1 and 0 where {listed(worded)} {meant}"
-    if not findings:
-        raise ValueError(f"{line}; expected a column of 0, 1 and empty cells for each finding")
-    say(line)
-
-
-def _say_left_out(table: CsvTable, findings: tuple[str, ...], *, named: Sequence[str]) -> None:
-    """Report the columns that are neither findings nor named, nor hold what is known not to be one.
-
-    Of a column in which some cells are labels the first that is none is shown. Labels in words have
-    been named.
-    """
-    known = {*NEVER_FINDINGS, *map(plain_name, named)}
-    others = [name for name in table.columns if name not in findings]
-    left = [
-        name + _first_odd(table, name)
-        for name in others
-        if not (
-            name.startswith(NAMELESS) or plain_name(name) in known or _first_answer(table, name)
-        )
-    ]
-    if left:
-        say(f"{table.file}: left out are {listed(left)}; read are {listed(findings)}")
-
-
-def _first_odd(table: CsvTable, name: str) -> str:
-    """Return the first cell that is no label and its line, in brackets, where others are labels."""
-    code = table.parse(name, _code)
-    is_label = np.isin(code, (0, 1))
-    if not is_label.any():
-        return ""
-    row = np.argmax(~is_label & ~np.isnan(code))
-    return f" ({str(table.columns[name][row])!r} in line {table.line[row]})"
-
-
-def _first_answer(table: CsvTable, name: str) -> str:
-    """Return where and what the first cell is that means a label in a word, or in percent."""
-    words = [text.casefold() for text in table.columns[name].tolist()]
-    stated = {word for word in words if word not in MISSING}
-    shares = bool(stated) and all(re.fullmatch(r"[0-9.,]+ ?%", word) for word in stated)
-    crosses = stated == {"x"}
-    for row, word in enumerate(words):
-        if word in stated and (word in ANSWERS or shares or crosses):
-            text = str(table.columns[name][row])
-            return f"{table.file}, line {table.line[row]}, {name}: found {text!r}"
-    return ""
-
-
-def _is_finding(table: CsvTable, name: str) -> bool:
-    if name.startswith(NAMELESS) or plain_name(name) in NEVER_FINDINGS:
-        return False
-    code = table.parse(name, _code)
-    code = code[~np.isnan(code)]
-    share = float(np.isin(code, (0, 1)).mean()) if len(code) else 0.0
-    return share >= MOSTLY or (share > 0 and bool(np.isin(code, (UNCERTAIN, 0, 1)).all()))
-
-
-def _named(about: Path) -> tuple[str, ...]:
-    try:
-        return tuple(json.loads(about.read_text(encoding="utf-8"))["findings"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{about}: found no list of findings, expected a run's file") from error
 
 
 _UNITS = {"": 1.0, "y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # in a year

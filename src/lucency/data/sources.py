@@ -64,6 +64,7 @@ from lucency.data.dicom_source import (
 from lucency.data.film_archives import recall_archives, save_archives
 from lucency.data.film_files import film_exists
 from lucency.data.film_names import below_folder, places_below
+from lucency.data.finding_columns import LABEL_COLUMN
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import (
     OR,
@@ -77,7 +78,6 @@ from lucency.data.label_choices import (
     with_steps,
 )
 from lucency.data.labels import (
-    LABEL_COLUMN,
     LABEL_FILES,
     LABELS,
     films_of_table,

@@ -180,7 +180,7 @@ def write_results(
     }
     pairs = list(zip(contents, results.values(), strict=True))
     write = partial(_write_all, pairs, algorithm, segmentation)
-    made = produce(out, inputs=inputs, write=write)
+    made = produce(out, inputs=inputs, write=write, answer=True)
     return sorted(made.glob("*.dcm"))
 
 

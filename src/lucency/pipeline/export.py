@@ -57,7 +57,8 @@ def write_balanced(run: Run, *, out: Path) -> Path:
             f"cannot say: leave {NO_FINDING} out of `findings`, or choose another balance.method"
         )
     inputs = run.fingerprints("plan", "prepared")
-    return produce(out, inputs=inputs, write=partial(_write_balanced, run, seen, films))
+    write = partial(_write_balanced, run, seen, films)
+    return produce(out, inputs=inputs, write=write, answer=True)
 
 
 def _write_balanced(run: Run, seen: Plan, films: Prepared, folder: Path) -> None:

@@ -254,7 +254,7 @@ def explain_films(
     request = {"network": network, "methods": methods, "findings": findings}
     inputs = {"films": shown.manifest.origin, "request": request, **network_inputs(place)}
     write = partial(_write_explanation, classifier, shown, methods, findings)
-    made = produce(out, inputs=inputs, write=write)
+    made = produce(out, inputs=inputs, write=write, answer=True)
     return {"films": len(shown.manifest), "folder": str(made), "page": str(made / "explained.html")}
 
 

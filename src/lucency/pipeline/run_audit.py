@@ -175,7 +175,10 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
         table = read_table(errors, text=text, remedy=remedy)
         if lacking := {"finding", "direction", "image"} - set(table):
             raise ValueError(f"{errors}: no column {min(lacking)!r}; expected an errors.csv")
-        sample = review.draw_label_errors(shown, table, films=films, seed=seed)
+        try:
+            sample = review.draw_label_errors(shown, table, films=films, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{errors}: {error}") from error
     form = out / "form.csv"
     if form.exists() and form.read_text(errors=BYTES) != csv_text(review.empty_form(sample)):
         raise ValueError(
