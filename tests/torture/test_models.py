@@ -67,7 +67,7 @@ def test_files_that_hold_no_weights_are_refused_by_name(held: object, tmp_path: 
         fetch_weights(choice, root=tmp_path)
 
 
-def test_weights_of_nan_of_another_shape_or_changed_are_named(model: Path):
+def test_weights_of_nan_of_another_shape_changed_or_absent_are_named(model: Path):
     file = model / "weights.safetensors"
     whole = load_file(file)
     name = next(one for one in whole if one.endswith("weight"))
@@ -80,6 +80,9 @@ def test_weights_of_nan_of_another_shape_or_changed_are_named(model: Path):
         save_file({**whole, name: tensor}, file)
         with pytest.raises(ValueError, match=reason):
             load_classifier(model)
+    file.unlink()
+    with pytest.raises(ValueError, match="safetensors is absent: fetch its folder again"):
+        load_classifier(model)
     save_file(whole, file)
 
 

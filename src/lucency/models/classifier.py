@@ -101,9 +101,12 @@ def load_weights(body: nn.Module, file: Path, *, of: str, known: str = "") -> No
     """Set the weights of `body`, built as `of`, to those of a file, strictly.
 
     `known` is the fingerprint of the file, "" where there is none.
-    Raises ValueError for weights that are damaged, of another network, or no numbers, by name.
+    Raises ValueError for weights that are absent, damaged, of another network, or no numbers, by
+    name.
     """
     again = how_to_replace(file.parent)
+    if not file.is_file():
+        raise ValueError(f"{file} is absent: {again}")
     with naming_damage(file, remedy=again):
         content = file.read_bytes()
     whole = known == fingerprint_content(content)
