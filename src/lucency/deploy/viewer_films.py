@@ -19,7 +19,7 @@ import pandas as pd
 
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.progress import say
-from lucency.core.stage import RECEIPT, inputs_of
+from lucency.core.stage import inputs_of
 from lucency.data.film_files import film_content, film_exists, why_no_film
 from lucency.data.images import films_below
 from lucency.deploy import film_list, verdicts
@@ -38,7 +38,7 @@ from lucency.deploy.service import Service, prepared_films, resembling
 from lucency.explain.heatmap_results import read_heatmap_fields
 from lucency.explain.heatmaps import Heatmaps, MethodError, load_heatmaps
 from lucency.pipeline.library import Model
-from lucency.pipeline.run import Run, command_of, load_films, open_run_folder
+from lucency.pipeline.run import Run, load_films, open_run_folder, require_prepared
 from lucency.pipeline.similar_films import entry_of
 
 MOST_DROPPED = 50  # films that are kept in memory; the oldest go
@@ -93,9 +93,7 @@ def open_viewer(model: Model, *, run: Path | None, films: Sequence[Path] = ()) -
 
 def _open_run(model: Model, folder: Path) -> Viewer:
     run = open_run_folder(folder)
-    place = run.cache / "prepared"
-    if not (place / RECEIPT).is_file():
-        raise ValueError(f"{folder} has no prepared films: go on with {command_of(folder)}")
+    require_prepared(run)
     prepared, fitted = load_films(run), model.predictor.home.fitted.get(model.name)
     films = film_list.list_films(
         run,

@@ -47,11 +47,11 @@ from lucency.pipeline.film_predictors import (
     open_predictor,
 )
 from lucency.pipeline.run import (
-    command_of,
     load_films,
     network_inputs,
     open_run_folder,
     refuse_other_films,
+    require_prepared,
 )
 
 if TYPE_CHECKING:
@@ -314,8 +314,7 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
     names = [str(film) for film in films if not _is_there(film)]
     if len(names) == len(films) and (folder / "protocol.toml").is_file():
         run = open_run_folder(folder)
-        if not (run.cache / "prepared" / RECEIPT).is_file():
-            raise ValueError(f"{folder} has no prepared films: go on with {command_of(folder)}")
+        require_prepared(run)
         _refuse_many(names)
         return _films_of(load_films(run), names)
     if names:

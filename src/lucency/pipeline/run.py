@@ -572,6 +572,12 @@ def _command_of(kept: Protocol, folder: Path) -> str:
     return f"lucency {command} {file} --out {out}"
 
 
+def require_prepared(run: Run) -> None:
+    """Raise ValueError unless the run's films are prepared."""
+    if not (run.cache / "prepared" / RECEIPT).is_file():
+        raise ValueError(f"{run.out} has no prepared films: go on with {command_of(run.out)}")
+
+
 def require_finished(run: Run) -> None:
     """Raise ValueError unless the run's films are prepared and all its networks trained."""
     done = [run.out / "networks" / network.name for network in run.protocol.network]

@@ -33,7 +33,7 @@ from lucency.core.predictions import (
     save_predictions,
 )
 from lucency.core.progress import progress, say
-from lucency.core.stage import RECEIPT, fingerprint_of, produce
+from lucency.core.stage import fingerprint_of, produce
 from lucency.core.tables import Audit
 from lucency.data.film_files import in_reading_order
 from lucency.data.images import read_grey
@@ -50,6 +50,7 @@ from lucency.pipeline.run import (
     open_run_folder,
     require_finished,
     require_pictures,
+    require_prepared,
 )
 from lucency.report.review_page import write_review
 
@@ -164,7 +165,7 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
     its, and where `out` holds a review of other films, or one with answers.
     """
     run = open_run_folder(folder)
-    _require_prepared(run.cache)
+    require_prepared(run)
     prepared = stages.prepared(run)
     shown = prepared.manifest
     if errors is None:
@@ -232,7 +233,7 @@ def audit_quality(folder: Path) -> Audit:
     Raises ValueError where there are none.
     """
     run = open_run_folder(folder)
-    _require_prepared(run.cache)
+    require_prepared(run)
     films = load_films(run)
     with progress("Inspecting films", unit="films") as advance:
         measured = inspect(films, progress=advance)
@@ -256,10 +257,3 @@ def audit_quality(folder: Path) -> Audit:
             else f"none of the {counted(len(measured), 'film')} is odd"
         ),
     )
-
-
-def _require_prepared(folder: Path) -> None:
-    if not (folder / "prepared" / RECEIPT).is_file():
-        raise ValueError(
-            f"{folder} holds no prepared films: expected the --out folder of `lucency run`"
-        )
