@@ -27,6 +27,7 @@ from lucency.core.stage import (
     fingerprint_of,
     is_complete,
     produce,
+    produce_answer,
 )
 
 INPUTS = {"training": {"epochs": 3, "rate": 1e-3}, "split": "abc"}
@@ -268,17 +269,19 @@ def test_of_an_answer_every_file_must_be_as_it_was_written(
         (folder / "half").write_text("first half")
         (folder / "below").mkdir()
         (folder / "below" / "rest").write_text("second half")
+        (folder / "below" / ".DS_Store").write_text("of a desktop")
 
     out = tmp_path / "out"
-    produce(out, inputs=INPUTS, write=write, answer=True)
+    produce_answer(out, inputs=INPUTS, write=write)
     (out / "of mine").write_text("kept")
-    assert produce(out, inputs=INPUTS, write=never, answer=True) == out
+    (out / "below" / ".DS_Store").write_text("another")
+    assert produce_answer(out, inputs=INPUTS, write=never) == out
     (out / name).unlink()
     if is_left:
         (out / name).touch()
     found = "was changed after it was written" if is_left else "is absent"
     with pytest.raises(ValueError, match=f"{name} {found}: delete {out}, "):
-        produce(out, inputs=INPUTS, write=never, answer=True)
+        produce_answer(out, inputs=INPUTS, write=never)
 
 
 def test_fingerprints_name_inputs_folders_and_files(tmp_path: Path):

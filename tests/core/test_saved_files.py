@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,13 @@ def test_fields_that_were_changed_are_refused_until_their_checksum_is_taken_out(
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path):
-    os.mkfifo(tmp_path / "receipt.json")
-    with pytest.raises(ValueError, match=r"receipt\.json is no file; expected it whole"):
-        read_json(tmp_path / "receipt.json")
+    file = tmp_path / "receipt.json"
+    os.mkfifo(file)
+    writer = os.open(file, os.O_RDWR | os.O_NONBLOCK)  # so that a reader has an answer, and an end
+    os.write(writer, b"{}")
+    threading.Timer(1, os.close, [writer]).start()
+    with pytest.raises(ValueError, match=r"receipt\.json is a pipe, no file; expected it whole"):
+        read_json(file)
 
 
 def test_numbers_that_other_programs_do_not_read_are_not_written(tmp_path: Path):

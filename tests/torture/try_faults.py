@@ -3,8 +3,9 @@
 Each try: a command on a tiny workplace with one fault, then the same command without. The first
 must end in one line that names the file and with status 2, or do its work all the same, or leave
 out by name a film that it could not read or a chapter of the report. It must leave no half file
-under a final name. The second must end in the bytes of an unbroken call, and redo nothing. EIO,
-ENOSPC, EINTR, EACCES and EDQUOT take turns. `--times` tries no more calls of each kind.
+under a final name. The second must end in the bytes of an unbroken call, and redo nothing; where a
+film was left out, which stays so in that run, there is none. Each call fails with one of EIO,
+ENOSPC, EINTR, EACCES and EDQUOT, which take turns. `--times` tries no more calls of each kind.
 """
 
 import tempfile

@@ -137,6 +137,7 @@ def of_start(place: Path, times: int) -> Iterator[Tally]:
     """Yield how a command took each signal that Python has just been started for."""
     moments = np.random.default_rng(1)
     words = [sys.executable, "-m", "lucency", *shlex.split(COLD)]
+    unbroken = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
     for number in SIGNALS:
         found = []
         for _ in range(times):
@@ -146,7 +147,7 @@ def of_start(place: Path, times: int) -> Iterator[Tally]:
             time.sleep(moments.uniform(0, 2.0))
             started.send_signal(number)
             text = started.communicate()[1]
-            if started.returncode not in (0, 1):
+            if (started.returncode, text) != (unbroken.returncode, unbroken.stderr):
                 found.append(of_start_stop(Ended(started.returncode, 0.0, text), number))
         yield tally(f"start of Python: {number.name}", found, right=lambda one: one in EARLY)
 

@@ -286,7 +286,7 @@ def _in_one_line(text: str) -> str:
     >>> _in_one_line("a  film.png:\\n  expected a picture\\n")
     'a  film.png: expected a picture'
     """
-    return " ".join(filter(None, map(str.strip, text.splitlines())))
+    return " ".join(filter(None, map(str.strip, text.split("\n"))))
 
 
 def _rank_where_stated() -> int:

@@ -37,7 +37,7 @@ def phantom(  # noqa: PLR0913 - the knobs of one data set
 
     lucency data phantom --out phantoms --films 60 --size 128
     """
-    from lucency.core.stage import produce
+    from lucency.core.stage import produce_answer
     from lucency.data.sources import draw_phantom
 
     knobs = {
@@ -45,7 +45,7 @@ def phantom(  # noqa: PLR0913 - the knobs of one data set
         "shortcut": shortcut, "hospital": hospital,
     }  # fmt: skip
     write = partial(draw_phantom, knobs, workers or os.cpu_count() or 1)
-    answers.write_out(f"{produce(out, inputs=knobs, write=write)}\n")
+    answers.write_out(f"{produce_answer(out, inputs=knobs, write=write)}\n")
 
 
 @data_group.command()

@@ -78,7 +78,10 @@ def results(
     from lucency.pipeline.library import load
 
     if method == "none" and segmentation != "BINARY":
-        raise ValueError(f"--segmentation {segmentation} is of heat maps: leave --method none out")
+        raise ValueError(
+            f"--segmentation {segmentation} is of heat maps, and --method none makes none: leave "
+            "one of them out"
+        )
     refuse_run(out)
     need_highdicom()
     loaded = load(model, model=name)

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Shaped
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lucency.core.files import named_error, write_whole
+from lucency.core.files import named_error, why_no_file, write_whole
 from lucency.core.memory import says_out_of_memory
 from lucency.core.progress import shortened
 
@@ -126,7 +126,7 @@ def read_json(file: Path, *, remedy: str = ANEW) -> dict[str, Any]:
     damaged, was changed or is no file, and OSError for one that the system does not read.
     """
     if file.exists() and not file.is_file():
-        raise ValueError(f"{file} is no file; {remedy}")
+        raise ValueError(f"{file} {why_no_file(file)}; {remedy}")
     with naming_damage(file, kinds=JSON_DAMAGE, remedy=remedy):
         held = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(held, dict):

@@ -35,10 +35,9 @@ from lucency.core.memory import check_room
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 from lucency.core.saved_files import read_json
-from lucency.core.written import RECEIPT, WRITTEN, note_written, refuse_damaged
+from lucency.core.written import NOTE, RECEIPT, WRITTEN, note_all, note_written, refuse_damaged
 
 Inputs = Mapping[str, object]
-NOTE = "inputs.json"
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)  # errors of a rename to a folder that holds something
 SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
 
@@ -49,30 +48,43 @@ def produce(
     inputs: Inputs,
     write: Callable[[Path], None],
     may_change: tuple[str, ...] = (),
-    answer: bool = False,
+    note: Callable[[Path], None] = note_written,
 ) -> Path:
     """Return `out`, complete: as it is when its receipt fits, else made by `write(partial)`.
 
     `write` finds in the partial folder what an earlier, killed call with the same inputs left;
-    of those inputs, `may_change` names what it can cope with when they are others now. Of an
-    `answer`, which no other stage reads, every file is looked at when the receipt fits.
-    Raises ValueError when `out` was made from other inputs or is being made by another process,
-    and for an answer of which a file is absent or was changed.
+    of those inputs, `may_change` names what it can cope with when they are others now. `note`
+    states in the folder what its files hold, before its receipt is written.
+    Raises ValueError when `out` was made from other inputs or is being made by another process.
     """
     if is_complete(out, inputs=inputs):
-        if answer:
-            refuse_damaged(out)
         return out
     if rank() > 0:
         return _wait(out, inputs)
-    with partial_folder(out, inputs=inputs, may_change=may_change, answer=answer) as folder:
+    with partial_folder(out, inputs=inputs, may_change=may_change, note=note) as folder:
         write(folder)
     return out
 
 
+def produce_answer(out: Path, *, inputs: Inputs, write: Callable[[Path], None]) -> Path:
+    """Return what `produce` does, for a folder that a user named for the answer of a command.
+
+    All its files are noted. Raises ValueError as `produce` does, and for a finished folder of which
+    a noted file is absent or was changed.
+    """
+    if is_complete(out, inputs=inputs):
+        refuse_damaged(out)
+        return out
+    return produce(out, inputs=inputs, write=write, note=note_all)
+
+
 @contextmanager
 def partial_folder(
-    out: Path, *, inputs: Inputs, may_change: tuple[str, ...] = (), answer: bool = False
+    out: Path,
+    *,
+    inputs: Inputs,
+    may_change: tuple[str, ...] = (),
+    note: Callable[[Path], None] = note_written,
 ) -> Iterator[Path]:
     """Lend `out`.partial to write in; on success add the receipt and rename it to `out`.
 
@@ -86,24 +98,29 @@ def partial_folder(
     with no_leftovers(folder.parent, notes=()):
         make_folders(folder.parent)
         with locked(folder), no_leftovers(folder, notes=(NOTE,)):
-            yield from _lend(folder, out, inputs=inputs, may_change=may_change, answer=answer)
+            yield from _lend(folder, out, inputs=inputs, may_change=may_change, note=note)
 
 
 def _lend(
-    folder: Path, out: Path, *, inputs: Inputs, may_change: tuple[str, ...], answer: bool
+    folder: Path,
+    out: Path,
+    *,
+    inputs: Inputs,
+    may_change: tuple[str, ...],
+    note: Callable[[Path], None],
 ) -> Iterator[Path]:
     """Lend the folder, whose lock is held."""
     if (out / RECEIPT).exists():
         raise BusyError(f"{out} has just been finished by another process: try again")
     folder.mkdir(exist_ok=True)
     (folder / WRITTEN).unlink(missing_ok=True)  # of a stage that was killed as it ended
-    note = folder / NOTE
+    begun = folder / NOTE
     if any(file.name != NOTE for file in folder.iterdir()):
-        for file in (note, folder / RECEIPT):
+        for file in (begun, folder / RECEIPT):
             if file.exists() and file.stat().st_size:
                 was = read_json(file)
                 _refuse_difference(folder, {**was, **{k: inputs[k] for k in may_change}}, inputs)
-    write_whole(note, _text(inputs))
+    write_whole(begun, _text(inputs))
     try:
         yield folder
     except OSError as error:
@@ -112,9 +129,9 @@ def _lend(
         refuse_full_disk(error, Path(os.fsdecode(written)) if named else folder)
         raise
     flush_tree(folder)  # before the receipt, which says that all is there
-    note_written(folder, besides=(RECEIPT, NOTE), every=answer)
+    note(folder)
     write_whole(folder / RECEIPT, _text(inputs))
-    note.unlink()
+    begun.unlink()
     _finish(folder, out, inputs=inputs)
 
 
@@ -134,13 +151,12 @@ def _finish(folder: Path, out: Path, *, inputs: Inputs) -> None:
 def is_complete(out: Path, *, inputs: Inputs) -> bool:
     """Say whether `out` holds the finished work of `inputs`; other finished work is refused."""
     file = out / RECEIPT
-    holds_something = _holds_something(out)  # looked at first: a folder comes with its receipt
+    if not file.exists() and _holds_something(out) and not file.exists():  # it came meanwhile
+        raise ValueError(
+            f"{out} has no receipt, so it is not whole, or was not made by this program: "
+            "choose another place; an unfinished run's may be deleted"
+        )
     if not file.exists():
-        if holds_something:
-            raise ValueError(
-                f"{out} has no receipt, so it is not whole, or was not made by this program: "
-                "choose another place; an unfinished run's may be deleted"
-            )
         return False
     _refuse_difference(out, read_json(file), inputs)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,25 +23,30 @@ from lucency.core.saved_files import (
 
 RECEIPT = "receipt.json"  # in the folder of a stage
 WRITTEN = "written.json"  # name -> fingerprint of a file's content, "" while it is written
-KINDS = (".csv", ".json", ".npy", ".npz", ".txt")  # of files that are noted; weights are not
+NOTE = "inputs.json"  # in a stage that is not finished
+OWN = {RECEIPT, NOTE, WRITTEN}
+DESKTOP = re.compile(r"\.|Thumbs\.db$|desktop\.ini$", re.IGNORECASE)
+KINDS = (".csv", ".json", ".npy", ".npz", ".txt")  # that stages note; weights are not
 SUMS = "shards/SHA256SUMS"  # in a folder of films: what holds the checksums of its shards
-SEALED = (".csv", ".npy", ".npz")  # a folder without any of these has no note
+SEALED = (".csv", ".npy", ".npz")  # a stage without any of these has no note
 
 
-def note_written(folder: Path, *, besides: tuple[str, ...], every: bool = False) -> None:
-    """State what tables and arrays of a folder hold, and texts beside them, but for some names.
+def note_written(folder: Path) -> None:
+    """State what tables and arrays of a stage hold, and texts beside them.
 
-    Of folders below nothing is noted but the checksums of films; with `every` all files are.
+    Of folders below nothing is noted but the checksums of films.
     """
-    if every:
-        files = (file for file in folder.rglob("*") if file.is_file())
-        names = {file.relative_to(folder).as_posix() for file in files}
-        _note(folder, sorted(names - {*besides, WRITTEN}))
-        return
     names = [file.name for file in folder.iterdir() if file.suffix in KINDS and file.is_file()]
     names += [SUMS] if (folder / SUMS).is_file() else []
     if any(name.endswith(SEALED) for name in names):
-        _note(folder, sorted({*names} - {*besides, WRITTEN}))
+        _note(folder, sorted({*names} - OWN))
+
+
+def note_all(folder: Path) -> None:
+    """State what all files in and below a folder hold, but for those that desktops leave there."""
+    files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    kept = {file.as_posix() for file in files if not re.match(DESKTOP, file.name)}
+    _note(folder, sorted(kept - OWN))
 
 
 def refuse_changed(file: Path, content: bytes, *, remedy: str = ANEW) -> None:

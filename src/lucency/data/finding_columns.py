@@ -1,4 +1,4 @@
-"""Which columns of a label file are findings, and what is said of the others."""
+"""Which columns of a label file are findings, and which others are reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def finding_columns(table: CsvTable) -> tuple[str, ...]:
 
     A column where most stated cells are 0 or 1, or all are 0, 1 or -1, is meant as one, and its odd
     cells are refused later. Raises ValueError where there is none, and for two whose names differ
-    in capital letters, blanks, _ and - alone.
+    in capital letters, blanks or punctuation alone.
     """
     file, columns = table.file, table.columns
     if is_manifest(file):
@@ -53,7 +53,7 @@ def finding_columns(table: CsvTable) -> tuple[str, ...]:
     else:
         findings = tuple(name for name in columns if _is_finding(table, name))
         _name_answers(table, findings)
-        _refuse_alike(table, findings)
+        _refuse_one_twice(table, findings)
     if not findings:
         raise ValueError(
             f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
@@ -62,10 +62,10 @@ def finding_columns(table: CsvTable) -> tuple[str, ...]:
     return findings
 
 
-def _refuse_alike(table: CsvTable, findings: tuple[str, ...]) -> None:
+def _refuse_one_twice(table: CsvTable, findings: tuple[str, ...]) -> None:
     first: dict[str, str] = {}
     for name in findings:
-        other = first.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()).strip(), name)
+        other = first.setdefault(plain_name(name) or name, name)
         if other != name:
             raise ValueError(
                 f"{table.file}: columns {other!r} and {name!r} may both be one finding; expected "

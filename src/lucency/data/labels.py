@@ -100,7 +100,7 @@ def read_labels(file: Path) -> Labels:
     file, or no column of 0, 1 and empty.
     """
     table = read_label_table(file)
-    _refuse_repeated(table)
+    _refuse_images(table)
     if LABEL_COLUMN in table.columns:
         label = _parse_labels(table)[:, : len(FINDINGS)]
         return Labels(findings=FINDINGS, label=label, left_out=())
@@ -207,7 +207,7 @@ def films_of_table(
     )
     image = table.columns[where[image_column]]
     films = len(image)
-    _refuse_repeated(table, where[image_column])
+    _refuse_images(table, where[image_column])
     patient, facts = patients_of(table, where[patient_column])
     facts |= {
         name: table.parse(where[name], fold)
@@ -274,7 +274,7 @@ def _films_of_nih(table: CsvTable, *, root: Path, findings: tuple[str, ...]) -> 
     places = [label_column(name) for name in findings]
     table.require(*REQUIRED)
     image = table.columns["Image Index"]
-    _refuse_repeated(table, "Image Index")
+    _refuse_images(table, "Image Index")
     patient, named = patients_of(table, "Patient ID")
     label = _parse_labels(table)
     facts = named | {
@@ -360,7 +360,7 @@ def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
             )
 
 
-def _refuse_repeated(table: CsvTable, column: str = "") -> None:
+def _refuse_images(table: CsvTable, column: str = "") -> None:
     """Raise ValueError where an image has no name, or is listed twice.
 
     Without a column that of images is meant, if there is one.
@@ -375,7 +375,7 @@ def _refuse_repeated(table: CsvTable, column: str = "") -> None:
         line = table.line[np.argmax(row == nameless[0])]
         raise ValueError(
             f"{table.file}, line {line}: found no name of an image in column {column!r}; expected "
-            "one in each row: remove rows without"
+            "one in each row: remove the rows that have none"
         )
     count = np.bincount(row)
     if (again := np.flatnonzero(count > 1)).size:

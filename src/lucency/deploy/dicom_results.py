@@ -25,7 +25,7 @@ from jaxtyping import Float32, Float64, UInt8
 from lucency.core.files import write_whole
 from lucency.core.manifest import require
 from lucency.core.saved_files import fingerprint_content
-from lucency.core.stage import produce
+from lucency.core.stage import produce_answer
 from lucency.data.dicom import decode_dicom_deep, eight_bits, is_dicom
 from lucency.data.dicom_elements import quiet_pydicom
 from lucency.deploy.film_answers import about_model
@@ -163,8 +163,8 @@ def write_results(
     There, for the first film: 0001-sr.dcm, 0001-seg.dcm (where it has heat maps) and
     0001-overlay.dcm. The same request finds its folder made. `segmentation` is one of
     SEGMENTATIONS. Raises ValueError for a film that is no DICOM film, states no UIDs or changed
-    since it was predicted, a folder inside a run, another segmentation, and where highdicom is
-    absent.
+    since it was predicted, a folder inside a run, another segmentation, where highdicom is absent,
+    and as `produce_answer` does.
     """
     refuse_run(out)
     contents = [film.read_bytes() for film in results]
@@ -180,7 +180,7 @@ def write_results(
     }
     pairs = list(zip(contents, results.values(), strict=True))
     write = partial(_write_all, pairs, algorithm, segmentation)
-    made = produce(out, inputs=inputs, write=write, answer=True)
+    made = produce_answer(out, inputs=inputs, write=write)
     return sorted(made.glob("*.dcm"))
 
 

@@ -14,7 +14,7 @@ from lucency.core.files import write_table
 from lucency.core.manifest import Manifest, nearest
 from lucency.core.predictions import Predictions, concatenate, save_predictions, why_no_predictions
 from lucency.core.progress import progress, say
-from lucency.core.stage import is_complete, produce
+from lucency.core.stage import is_complete, produce_answer
 from lucency.core.tables import refuse_label_file, refuse_same_files
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensemble
@@ -89,7 +89,8 @@ def ensemble_networks(
     if out is None:
         return answer
     weights = pd.concat([one.weights for one in made], ignore_index=True)
-    produce(out, inputs=inputs, write=partial(_write, found=found, weights=weights, made=ensembles))
+    write = partial(_write, found=found, weights=weights, made=ensembles)
+    produce_answer(out, inputs=inputs, write=write)
     return answer | {"tables": str(out)}
 
 

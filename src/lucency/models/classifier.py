@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from lucency.core.files import write_whole
+from lucency.core.files import why_no_file, write_whole
 from lucency.core.manifest import counted
 from lucency.core.memory import says_out_of_memory
 from lucency.core.saved_files import (
@@ -106,7 +106,7 @@ def load_weights(body: nn.Module, file: Path, *, of: str, known: str = "") -> No
     """
     again = how_to_replace(file.parent)
     if not file.is_file():
-        raise ValueError(f"{file} is absent: {again}")
+        raise ValueError(f"{file}: {why_no_file(file)}: {again}")
     with naming_damage(file, remedy=again):
         content = file.read_bytes()
     whole = known == fingerprint_content(content)

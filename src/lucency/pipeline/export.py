@@ -17,7 +17,7 @@ from lucency.core.files import write_part, write_table, write_whole
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import progress
-from lucency.core.stage import produce
+from lucency.core.stage import produce_answer
 from lucency.data.film_names import SUFFIXES
 from lucency.data.labels import LABEL_FILES, OFFICIAL_LISTS
 from lucency.pipeline.run import Run
@@ -35,9 +35,9 @@ def write_balanced(run: Run, *, out: Path) -> Path:
     images/*.png are the prepared pixels, copies and mixes done; the label file has a column more,
     Lineage: empty for an original, else the film and its transform, or both parents and their
     shares. An entry without findings is written "No Finding". train_val_list.txt, test_list.txt
-    and part.csv hold the parts; weights.csv the weights of the loss, one column a finding. The
-    stage. Raises ValueError where a label is not stated, or neither a finding nor the output "No
-    Finding" is, which NIH's layout cannot say.
+    and part.csv hold the parts; weights.csv the weights of the loss, one column a finding.
+    Raises ValueError where a label is not stated, or neither a finding nor the output "No Finding"
+    is, which NIH's layout cannot say, and as `produce_answer` does.
     """
     if run.protocol.variant:
         raise ValueError("a protocol with variants has a plan for each: write one without them")
@@ -58,7 +58,7 @@ def write_balanced(run: Run, *, out: Path) -> Path:
         )
     inputs = run.fingerprints("plan", "prepared")
     write = partial(_write_balanced, run, seen, films)
-    return produce(out, inputs=inputs, write=write, answer=True)
+    return produce_answer(out, inputs=inputs, write=write)
 
 
 def _write_balanced(run: Run, seen: Plan, films: Prepared, folder: Path) -> None:

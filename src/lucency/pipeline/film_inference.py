@@ -28,7 +28,7 @@ from lucency.core.manifest import (
 )
 from lucency.core.plan import originals
 from lucency.core.progress import Advance, progress, say, silent
-from lucency.core.stage import RECEIPT, produce
+from lucency.core.stage import RECEIPT, produce_answer
 from lucency.core.tables import Answer, match_films
 from lucency.data.bit_depth import bits_for_network, with_bits
 from lucency.data.film_files import film_exists, fingerprint_film, why_no_film
@@ -241,7 +241,7 @@ def explain_films(
 
     There: explained.html, one PNG a film and finding, maps-METHOD.npz, probabilities.csv. No
     finding means those that the network names. Raises ValueError for an unknown film, finding,
-    method or network.
+    method or network, and as `produce_answer` does.
     """
     from lucency.explain.methods.registry import check_request
     from lucency.models.classifier import load_classifier
@@ -254,7 +254,7 @@ def explain_films(
     request = {"network": network, "methods": methods, "findings": findings}
     inputs = {"films": shown.manifest.origin, "request": request, **network_inputs(place)}
     write = partial(_write_explanation, classifier, shown, methods, findings)
-    made = produce(out, inputs=inputs, write=write, answer=True)
+    made = produce_answer(out, inputs=inputs, write=write)
     return {"films": len(shown.manifest), "folder": str(made), "page": str(made / "explained.html")}
 
 
