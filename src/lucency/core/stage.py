@@ -151,7 +151,7 @@ def _finish(folder: Path, out: Path, *, inputs: Inputs) -> None:
 def is_complete(out: Path, *, inputs: Inputs) -> bool:
     """Say whether `out` holds the finished work of `inputs`; other finished work is refused."""
     file = out / RECEIPT
-    if not file.exists() and _holds_something(out) and not file.exists():  # it came meanwhile
+    if not file.exists() and _holds_something(out) and not file.exists():  # it may have come
         raise ValueError(
             f"{out} has no receipt, so it is not whole, or was not made by this program: "
             "choose another place; an unfinished run's may be deleted"
