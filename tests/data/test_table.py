@@ -212,6 +212,32 @@ def test_a_column_of_another_use_is_no_patient_and_no_image(
         read_labelled(tmp_path / "labels.csv", **{f"{what}_column": column})
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        (
+            "manifest.json",
+            '"Mass"',
+            '"Masse"',
+            r"manifest\.csv: no column 'Masse', which manifest.js",
+        ),
+        ("manifest.csv", ",0,1,", ",0,7,", r"manifest\.csv cannot be read .labels must be 0, 1"),
+        ("uncertain.csv", "finding", "finding,more", r"uncertain\.csv cannot be read .columns: fo"),
+        ("boxes.csv", "finding", "finding,more", r"boxes\.csv cannot be read .columns: found"),
+    ],
+)
+def test_a_manifest_s_file_that_does_not_fit_is_named(
+    tmp_path: Path, file: str, old: str, new: str, named: str
+):
+    save_manifest(read(tmp_path, TABLE), tmp_path)
+    place = tmp_path / file
+    text = place.read_text()
+    assert old in text
+    place.write_text(re.sub(r'\n "checksum": "\w+",?', "", text.replace(old, new, 1)))
+    with pytest.raises(ValueError, match=named):
+        load_manifest(tmp_path)
+
+
 def test_patients_are_shown_as_they_are_written(tmp_path: Path):
     films = read(tmp_path, TABLE.replace("17", "007"))
     assert films.patient_id.tolist() == ["Anna", "Bert", "Anna", "007"]

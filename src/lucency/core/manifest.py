@@ -351,27 +351,27 @@ def load_manifest(folder: Path) -> Manifest:
     """Read what `save_manifest` wrote; ValueError, which names the file, for damage and change."""
     about = read_stage_fields(folder / "manifest.json", ManifestFields)
     findings = tuple(about.findings)
-    table = read_table(
-        folder / "manifest.csv",
-        text=("image", *TEXT_FACTS, *about.text),
-        columns=("image", "patient", *findings),
-    )
+    films = folder / "manifest.csv"
+    text = ("image", *TEXT_FACTS, *about.text)
+    table = read_table(films, text=text, columns=("image", "patient"))
+    if absent := [name for name in findings if name not in table]:
+        raise ValueError(f"{films}: no column {absent[0]!r}, which manifest.json names; {ANEW}")
     cells = {
-        name: read_table(folder / f"{name}.csv", text=TEXT_OF_CELLS, columns=columns)
+        name: _read_exact(folder / f"{name}.csv", text=TEXT_OF_CELLS, columns=columns)
         for name, columns in CELLS.items()
         if (folder / f"{name}.csv").is_file()  # manifests of before have none
     }
     if "soft" in cells:
         with naming_damage(folder / "soft.csv"):
             require_shares(cells["soft"])
-    boxes = read_table(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS)
+    boxes = _read_exact(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS)
     with (
-        naming_damage(folder / "manifest.csv", kinds=(ValueError, FloatingPointError)),
+        naming_damage(films, kinds=(ValueError, FloatingPointError)),
         np.errstate(over="raise", invalid="raise"),
     ):
         patient = table["patient"].to_numpy(dtype=np.int64)
         label = table[list(findings)].to_numpy(dtype=np.float32)
-    with naming_damage(folder), np.errstate(over="ignore"):
+    with naming_damage(films), np.errstate(over="ignore"):
         return Manifest(
             findings=findings,
             image=table["image"].to_numpy(dtype=str),
@@ -382,6 +382,14 @@ def load_manifest(folder: Path) -> Manifest:
             origin=about.origin,
             **cells,
         )
+
+
+def _read_exact(file: Path, *, text: tuple[str, ...], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return a table of these columns and no others."""
+    table = read_table(file, text=text, columns=columns)
+    with naming_damage(file):
+        require(tuple(table.columns) == columns, "columns", tuple(table.columns))
+    return table
 
 
 def name_patients(table: pd.DataFrame, films: Manifest) -> pd.DataFrame:
