@@ -269,12 +269,14 @@ def test_of_an_answer_every_file_must_be_as_it_was_written(
         (folder / "half").write_text("first half")
         (folder / "below").mkdir()
         (folder / "below" / "rest").write_text("second half")
-        (folder / "below" / ".DS_Store").write_text("of a desktop")
+        for passing in (".DS_Store", "rest.lucency-new"):  # of a desktop, of a call that failed
+            (folder / "below" / passing).write_text("passes")
 
     out = tmp_path / "out"
     produce_answer(out, inputs=INPUTS, write=write)
     (out / "of mine").write_text("kept")
     (out / "below" / ".DS_Store").write_text("another")
+    (out / "below" / "rest.lucency-new").unlink()
     assert produce_answer(out, inputs=INPUTS, write=never) == out
     (out / name).unlink()
     if is_left:

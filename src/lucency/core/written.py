@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lucency.core.files import WAIT_SECONDS
-from lucency.core.locks import locked
+from lucency.core.files import NEW, WAIT_SECONDS
+from lucency.core.locks import LOCK, locked
 from lucency.core.saved_files import (
     ANEW,
     CHECKSUM,
@@ -25,7 +25,7 @@ RECEIPT = "receipt.json"  # in the folder of a stage
 WRITTEN = "written.json"  # name -> fingerprint of a file's content, "" while it is written
 NOTE = "inputs.json"  # in a stage that is not finished
 OWN = {RECEIPT, NOTE, WRITTEN}
-DESKTOP = re.compile(r"\.|Thumbs\.db$|desktop\.ini$", re.IGNORECASE)
+PASSING = re.compile(rf"^\.|^Thumbs\.db$|^desktop\.ini$|{re.escape(NEW)}$|{re.escape(LOCK)}$")
 KINDS = (".csv", ".json", ".npy", ".npz", ".txt")  # that stages note; weights are not
 SUMS = "shards/SHA256SUMS"  # in a folder of films: what holds the checksums of its shards
 SEALED = (".csv", ".npy", ".npz")  # a stage without any of these has no note
@@ -43,9 +43,12 @@ def note_written(folder: Path) -> None:
 
 
 def note_all(folder: Path) -> None:
-    """State what all files in and below a folder hold, but for those that desktops leave there."""
+    """State what all files in and below a folder hold.
+
+    But for those that desktops leave there, and what is left of a file that was begun.
+    """
     files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    kept = {file.as_posix() for file in files if not re.match(DESKTOP, file.name)}
+    kept = {file.as_posix() for file in files if not re.search(PASSING, file.name)}
     _note(folder, sorted(kept - OWN))
 
 
