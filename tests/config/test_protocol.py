@@ -299,6 +299,7 @@ def test_a_change_arrives(tmp_path: Path, change: str, key: str, value: object):
         ("network.0.nmae=alexnet", "network.0.nmae: unknown key; nearest is 'name'"),
         ("network.0=alexnet", 'network.0: .*found "alexnet"'),
         ("=3", "expected key=value, for example training.epochs=3"),
+        (".epochs=3", "expected key=value, for example training.epochs=3"),
         ("seeds=[1," + "9" * 5000 + "]", "seeds: found .*, expected a list"),
         ("training.seed=0x" + "f" * 5000, "training.seed: found a number of thousands of digits"),
     ],

@@ -51,6 +51,7 @@ def refuse_odd(number: int) -> int:
         ("slurm?minutes=", "--engine slurm\\?minutes=: expected local"),
         ("slurm://?array=0", "found array=0, expected numbers"),
         ("slurm://?cluster=moon", "found cluster=moon, expected local"),
+        (f"slurm://cpu?memory={'9' * 5000}", "found memory=999"),
         ("slurm://cpu/x", "--engine slurm://cpu/x: expected local, or slurm://PARTITION"),
         ("local://nonsense", "--engine local://nonsense: expected local, or slurm"),
         ("dask://localhost:8786/x", "expected dask://HOST:PORT of a scheduler"),

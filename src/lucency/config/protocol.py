@@ -540,7 +540,7 @@ def _place(choices: dict[str, Any], folder: Path) -> None:
 
 def _apply(choices: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
-    if not (equals and key.strip()):
+    if not (equals and all(map(str.strip, key.split(".")))):
         raise ValueError(
             f"--set {printable(change)}: expected key=value, for example training.epochs=3"
         )

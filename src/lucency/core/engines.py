@@ -324,7 +324,7 @@ def _slurm_choices(engine: str) -> tuple[str, str, Path, dict[str, int]]:
     chosen = dict(parse_qsl(address.query, keep_blank_values=True))
     cluster, logs = chosen.pop("cluster", "slurm"), Path(chosen.pop("logs", "slurm-logs"))
     for name, value in chosen.items():
-        if name not in SLURM or not (value.isdecimal() and int(value)):
+        if name not in SLURM or not re.fullmatch("[1-9][0-9]{0,8}", value):
             raise ValueError(
                 f"--engine {engine}: found {name}={value}, expected numbers of "
                 f"{', '.join(SLURM)}, or cluster and logs"
