@@ -1,9 +1,13 @@
 """Worker processes: results in order, bounded memory, one line when a worker dies, none left."""
 
 import multiprocessing
+import multiprocessing.util
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,3 +76,32 @@ def test_an_error_of_the_work_itself_is_passed_on(workers: int):
     with pytest.raises(ValueError, match=f"^film {FAILS} is broken$"):
         next(results)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_worker_starts_waits_until_it_has(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: signal.Signals
+):
+    def stopped(*words: Any, **more: Any) -> int:
+        process = start(*words, **more)
+        if "spawn_main" in str(words):  # else what tracks semaphores
+            begun.append(process)
+            signal.raise_signal(number)
+        return process
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    begun, start = list[int](), multiprocessing.util.spawnv_passfds
+    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", stopped)
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt, match=str(int(number))):
+            list(in_workers(square, iter(range(9)), workers=2))
+    finally:
+        signal.signal(number, before)
+    for process in begun:
+        with suppress(ChildProcessError):  # those of the pool are awaited
+            os.waitpid(process, 0)
+    assert begun
+    assert "Traceback" not in capfd.readouterr().err

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -155,10 +156,10 @@ def in_workers(
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         first = islice(tasks, QUEUE * workers)
-        waiting: deque[Future[Result]] = deque(pool.submit(work, task) for task in first)
+        waiting: deque[Future[Result]] = deque(_submitted(pool, work, task) for task in first)
         while waiting:
             result = waiting.popleft().result()
-            waiting.extend(pool.submit(work, task) for task in islice(tasks, 1))
+            waiting.extend(_submitted(pool, work, task) for task in islice(tasks, 1))
             yield result
     except BrokenProcessPool:
         raise ValueError(
@@ -167,6 +168,34 @@ def in_workers(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, work: Callable[[Task], Result], task: Task
+) -> Future[Result]:
+    """Submit a task; a worker may start, which would write a traceback where that is broken off."""
+    with _signals_later():
+        return pool.submit(work, task)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait for the end of the block; in other threads they do not come."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    held = {one: handler for one, handler in before.items() if callable(handler)}
+    for one in held:
+        signal.signal(one, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for one, handler in held.items():
+            signal.signal(one, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _start_worker() -> None:
